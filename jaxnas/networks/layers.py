@@ -1,0 +1,270 @@
+"""Quantised layers: what is stored as a word, where normalisation goes, what a sum is.
+
+One layer is convolution, batch normalisation, optional shortcut and rectifier, and a
+store. Three things are words in memory: the kernel after the normalisation is folded
+into it, the bias, and the map that leaves the layer. With fixed-point words and
+power-of-two steps every product and sum is a multiple of one small step, so float32
+computes what int8 operands and int32 accumulators would, bit for bit and in any order,
+as long as accumulators stay below 2**24 steps.
+
+Folding in training follows Krishnamoorthi (2018, arXiv 1806.08342, section 3.2.2): the
+kernel is quantised as it will be deployed, scaled by the running deviation, and the
+batch's own statistics normalise its output.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, UInt8
+
+from jaxnas.numerics.calibration import power_of_two
+from jaxnas.numerics.formats import FixedPoint, Format, Logarithmic
+from jaxnas.numerics.primitives import quantize
+from jaxnas.switches import recomputed_switch
+
+ACTIVATION_PEAK = 4.0
+"""Largest stored activation. Normalised maps have unit deviation, so four deviations
+hold all but a few of their values whatever the data; the rest saturate."""
+VARIANCE_FLOOR = 1e-3
+STATISTICS_MOMENTUM = 0.9
+SCHEMES = ("fixed_point", "logarithmic")
+
+Choice = int | Int[Array, ""]
+Maps = Float[Array, "batch height width channels"]
+Convolve = Callable[[Array, Array], Array]
+
+
+class LayerParams(NamedTuple):
+    """Trained values of one layer; the kernel is HWIO, a depthwise one HW1C."""
+
+    kernel: Float[Array, "kernel_height kernel_width inputs outputs"]
+    gain: Float[Array, " outputs"]
+    offset: Float[Array, " outputs"]
+
+
+class LayerStatistics(NamedTuple):
+    """Running mean and variance of the convolution's output, per channel."""
+
+    mean: Float[Array, " outputs"]
+    variance: Float[Array, " outputs"]
+
+
+class HeadParams(NamedTuple):
+    """The dense layer that ends a network."""
+
+    kernel: Float[Array, "inputs classes"]
+    bias: Float[Array, " classes"]
+
+
+class WordFormats(NamedTuple):
+    """The formats among which `Choice` indices choose, one tuple per kind of tensor."""
+
+    weight: tuple[Format, ...]
+    rectified: tuple[Format, ...]
+    linear: tuple[Format, ...]
+
+
+class Layer(NamedTuple):
+    """How one layer computes and stores; `*_bits` are choices that may be traced."""
+
+    formats: WordFormats
+    weight_bits: Choice
+    activation_bits: Choice
+    site: str
+    convolve: Convolve
+    rectify: bool = True
+    train: bool = False
+
+
+class StoredMap(NamedTuple):
+    """A map read back from memory, and the step of its words (0 if not equidistant)."""
+
+    values: Maps
+    step: Float[Array, ""]
+
+
+def word_formats(word_bits: tuple[int, ...], schemes: tuple[str, ...]) -> WordFormats:
+    """Formats of every scheme and width; index `scheme * len(word_bits) + width`.
+
+    `fixed_point`: two's complement, unsigned after a rectifier. `logarithmic`: the base
+    is `2**(1/n)` with the power of two `n` that lets the exponents of a word span about
+    twelve octaves, at most two steps an octave in the shortest words. Raises ValueError
+    for an unknown scheme.
+    """
+    unknown = [scheme for scheme in schemes if scheme not in SCHEMES]
+    if unknown or not schemes:
+        raise ValueError(f"unknown number schemes {unknown}: choose from {SCHEMES}")
+    pairs = [(scheme, bits) for scheme in schemes for bits in word_bits]
+    return WordFormats(
+        weight=tuple(_word(scheme, bits, signed=True) for scheme, bits in pairs),
+        rectified=tuple(_word(scheme, bits, signed=False) for scheme, bits in pairs),
+        linear=tuple(_word(scheme, bits, signed=True) for scheme, bits in pairs),
+    )
+
+
+def _word(scheme: str, bits: int, *, signed: bool) -> Format:
+    if scheme == "fixed_point":
+        code = "twos_complement" if signed else "unsigned"
+        return FixedPoint(bits=bits, code=code)
+    magnitudes = 2 ** (bits - 1 if signed else bits) - 1
+    steps_per_octave = 2
+    while magnitudes / (2 * steps_per_octave) > 11:
+        steps_per_octave *= 2
+    return Logarithmic(bits=bits, base=2 ** (1 / steps_per_octave), signed=signed)
+
+
+def read_image(images: UInt8[Array, "batch height width channels"]) -> StoredMap:
+    """The input image: its pixels are 8-bit words of value `pixel / 256`."""
+    step = jnp.float32(2**-8)
+    pixels = images.astype(jnp.float32) * step
+    word = FixedPoint(bits=8, code="unsigned")
+    return StoredMap(quantize(pixels, step, word, stored="input", site="image"), step)
+
+
+def apply_layer(
+    layer: Layer,
+    params: LayerParams,
+    statistics: LayerStatistics,
+    x: StoredMap,
+    shortcut: Maps | None = None,
+) -> tuple[StoredMap, LayerStatistics]:
+    """Convolve, normalise, add the shortcut, rectify, store.
+
+    In training the batch's mean and variance normalise and the running statistics move;
+    otherwise the normalisation is folded into the stored kernel and bias.
+    """
+    if layer.train:
+        y, statistics = _normalised_convolution(layer, params, statistics, x.values)
+    else:
+        y = _folded_convolution(layer, params, statistics, x)
+    y = y if shortcut is None else y + shortcut
+    y = jnp.maximum(y, 0.0) if layer.rectify else y
+    return _store_map(layer, y), statistics
+
+
+def _normalised_convolution(layer, params, statistics, x):
+    deviation = jnp.sqrt(statistics.variance + VARIANCE_FLOOR)
+    slope = params.gain / deviation
+    # A vanished gain would leave nothing to normalise: quantise the bare kernel then.
+    slope = jnp.where(jnp.abs(slope) < 1e-4, 1.0 / deviation, slope)
+    kernel, _ = _store_kernel(layer, params.kernel * per_channel(slope))
+    y = layer.convolve(x, kernel) / per_channel(slope)
+    mean = jnp.mean(y, axis=(0, 1, 2))
+    variance = jnp.mean((y - per_channel(mean)) ** 2, axis=(0, 1, 2))
+    scale = params.gain / jnp.sqrt(variance + VARIANCE_FLOOR)
+    normalised = (y - per_channel(mean)) * per_channel(scale)
+    moved = jax.tree.map(
+        lambda old, new: old + (1 - STATISTICS_MOMENTUM) * lax.stop_gradient(new - old),
+        statistics,
+        LayerStatistics(mean, variance),
+    )
+    return normalised + per_channel(params.offset), moved
+
+
+def _folded_convolution(layer, params, statistics, x):
+    slope = params.gain / jnp.sqrt(statistics.variance + VARIANCE_FLOOR)
+    kernel, step = _store_kernel(layer, params.kernel * per_channel(slope))
+    bias = params.offset - statistics.mean * slope
+    bias = store_bias(bias, step.reshape(-1) * x.step, f"{layer.site}/bias")
+    return layer.convolve(x.values, kernel) + per_channel(bias)
+
+
+def _store_kernel(layer, kernel):
+    return store_kernel(kernel, layer.formats, layer.weight_bits, layer.site)
+
+
+def _store_map(layer: Layer, y: Maps) -> StoredMap:
+    formats = layer.formats.rectified if layer.rectify else layer.formats.linear
+    peak = jnp.float32(ACTIVATION_PEAK)
+    site = f"{layer.site}/output"
+    return StoredMap(
+        *_store(y, peak, formats, layer.activation_bits, "activation", site)
+    )
+
+
+def store_kernel(
+    kernel: Float[Array, "*inputs outputs"],
+    formats: WordFormats,
+    weight_bits: Choice,
+    site: str,
+) -> tuple[Float[Array, "*inputs outputs"], Float[Array, "*ones outputs"]]:
+    """A kernel as it is read back from memory, and the step of each output channel."""
+    inputs = tuple(range(kernel.ndim - 1))
+    peak = power_of_two(jnp.max(jnp.abs(kernel), axis=inputs, keepdims=True))
+    name = f"{site}/kernel"
+    return _store(kernel, peak, formats.weight, weight_bits, "weight", name)
+
+
+def store_bias(
+    bias: Float[Array, " outputs"], step: Float[Array, " outputs"], site: str
+) -> Float[Array, " outputs"]:
+    """A bias read back from its 16-bit word, a multiple of the accumulator's `step`."""
+    word = FixedPoint(bits=16)
+    peak = power_of_two(jnp.max(jnp.abs(bias)))
+    scale = jnp.maximum(peak / word.span, step)
+    return quantize(bias, scale, word, stored="bias", site=site)
+
+
+def _store(x, peak, formats, choice, stored, site):
+    """`x` in the chosen format with power-of-two `peak`, and the step of its words."""
+
+    def branch(format):
+        def store(x, peak):
+            peak = lax.stop_gradient(peak)
+            scale = peak / format.span
+            value = quantize(x, scale, format, stored=stored, site=site)
+            equidistant = isinstance(format, FixedPoint)
+            return value, scale if equidistant else jnp.zeros_like(scale)
+
+        return store
+
+    return recomputed_switch(choice, [branch(format) for format in formats], x, peak)
+
+
+def apply_head(
+    params: HeadParams, x: StoredMap, formats: WordFormats, weight_bits: Choice
+) -> Float[Array, "batch classes"]:
+    """Logits: the map's sum, shifted to about its mean, through a dense layer."""
+    area = x.values.shape[1] * x.values.shape[2]
+    shift = 0.5 ** (area - 1).bit_length()
+    pooled = jnp.sum(x.values, axis=(1, 2)) * shift
+    kernel, step = store_kernel(params.kernel, formats, weight_bits, "head")
+    bias = store_bias(params.bias, step.reshape(-1) * x.step * shift, "head/bias")
+    product = jnp.matmul(pooled, kernel, precision=lax.Precision.HIGHEST)
+    return product + bias[None, :]
+
+
+def convolution(x: Maps, kernel: Array) -> Maps:
+    """Stride 1, zero padding that keeps the map's size; all float32 bits used."""
+    return _convolution(x, kernel, groups=1)
+
+
+def depthwise_convolution(x: Maps, kernel: Array) -> Maps:
+    """One HW1C filter a channel, stride 1, zero padding that keeps the map's size."""
+    return _convolution(x, kernel, groups=x.shape[-1])
+
+
+def _convolution(x, kernel, groups):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+        precision=lax.Precision.HIGHEST,
+    )
+
+
+def max_pool(x: Maps) -> Maps:
+    """2x2 maxima with stride 2; an odd last row or column is dropped."""
+    window = (1, 2, 2, 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
+
+
+def per_channel(vector: Float[Array, " channels"]) -> Float[Array, "1 1 1 channels"]:
+    """A vector over the last axis of a map or kernel."""
+    return vector[None, None, None, :]

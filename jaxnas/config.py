@@ -1,0 +1,180 @@
+"""What an experiment is: frozen dataclasses that a file under `configs/` fills in.
+
+Every value is checked when it is set, so that a mistake costs no training. Only
+`experiment` and the command line read these; library functions take arguments.
+"""
+
+import dataclasses
+import typing
+
+from jaxnas.hardware.systolic import SystolicArray
+from jaxnas.networks.space import Stage
+from jaxnas.search.objectives import CHEAP, EXPENSIVE
+
+
+def _require_positive(config, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} is {getattr(config, name)}, expected more than 0")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images, and how they are split."""
+
+    path: str = "digits"
+    """'digits' (embedded in scikit-learn), a folder of parquet files in the Hugging
+    Face layout, or the name of an image set on the Hugging Face hub."""
+    validation_share: float = 0.2
+    """Share of the training images kept for the validation error (fraction)."""
+    test_share: float = 0.3
+    """Share of all images kept for the report; digits only, other sets bring their own
+    test split (fraction)."""
+    limit: int | None = None
+    """Keep at most this many images of each split; None keeps all (count)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpaceConfig:
+    """What a genotype may choose from; image size and classes come from the data."""
+
+    stages: tuple[Stage, ...] = (
+        Stage(widths=(4, 8, 12, 16), blocks=2),
+        Stage(widths=(8, 16, 24, 32), blocks=2),
+    )
+    """Stages of blocks, each at half the map size of the one before (channels)."""
+    kernels: tuple[int, ...] = (3, 5)
+    """Side lengths of spatial kernels, odd (pixels)."""
+    expansions: tuple[int, ...] = (2, 3)
+    """Expansion factors of inverted residuals (multiples of the input width)."""
+    word_bits: tuple[int, ...] = (4, 8)
+    """Word widths of weights and activations (bits)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvolutionConfig:
+    """How the search proceeds."""
+
+    objectives: tuple[str, ...] = (
+        "validation_error",
+        "activation_fragility",
+        "weight_fragility",
+        "latency_cycles",
+        "weight_bytes",
+    )
+    """Objectives to minimise; validation_error must be among them (names)."""
+    generations: int = 10
+    """Generations after the initial one (count)."""
+    initial: int = 16
+    """Random networks that the search starts from (count)."""
+    population: int = 24
+    """Largest number of networks kept on the front (count)."""
+    proposals: int = 2048
+    """Children proposed and costed per generation (count)."""
+    children: int = 8
+    """Children trained per generation, all in one compiled call (count)."""
+
+    def __post_init__(self):
+        _require_positive(self, "initial", "population", "proposals", "children")
+        if self.generations < 0:
+            raise ValueError(f"generations is {self.generations}, expected 0 or more")
+        unknown = set(self.objectives) - {EXPENSIVE, *CHEAP}
+        if unknown or EXPENSIVE not in self.objectives or len(self.objectives) < 2:
+            raise ValueError(
+                f"objectives are {self.objectives}, expected {EXPENSIVE} and at least "
+                f"one of {CHEAP}"
+            )
+        if self.initial > self.population:
+            raise ValueError(
+                f"initial is {self.initial} networks, more than the population of "
+                f"{self.population}: enlarge the population"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Quantisation-aware training; AdamW with cosine decay to zero."""
+
+    initial_steps: int = 120
+    """Steps of every initial network, from random weights (count)."""
+    child_steps: int = 80
+    """Steps of every child, from inherited weights (count)."""
+    final_steps: int = 300
+    """Steps of every network of the final front, in each number scheme (count)."""
+    learning_rate: float = 4e-3
+    """Peak learning rate of initial networks and children (per step)."""
+    final_learning_rate: float = 2e-3
+    """Peak learning rate of the final training (per step)."""
+    batch: int = 64
+    """Images per step (count)."""
+    weight_decay: float = 1e-4
+    """Decoupled weight decay (per unit of learning rate)."""
+    shift: int = 1
+    """Largest random shift of a training image (pixels)."""
+    flip: bool = False
+    """Whether training images are mirrored at random."""
+
+    def __post_init__(self):
+        _require_positive(self, "initial_steps", "child_steps", "final_steps", "batch")
+        _require_positive(self, "learning_rate", "final_learning_rate")
+        if self.weight_decay < 0 or self.shift < 0:
+            raise ValueError(
+                f"weight_decay is {self.weight_decay} and shift is {self.shift}, "
+                "expected 0 or more"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FaultConfig:
+    """The bit faults under which the final front is measured."""
+
+    rates: tuple[float, ...] = (1e-4, 1e-3, 1e-2)
+    """Bit error rates (per stored bit and inference)."""
+    trials: int = 200
+    """Random fault patterns per network, scheme, target and rate (count)."""
+    images: int = 32
+    """Test images that meet the same faults of a trial (count)."""
+
+    def __post_init__(self):
+        _require_positive(self, "trials", "images")
+        if not self.rates or not all(0 < rate < 1 for rate in self.rates):
+            raise ValueError(
+                f"fault rates are {self.rates}, expected probabilities between 0 and 1"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """A complete search: data, space, training, evolution, hardware and faults."""
+
+    seed: int = 0
+    """Seed of everything that is random (non-negative integer)."""
+    data: DataConfig = DataConfig()
+    space: SpaceConfig = SpaceConfig()
+    evolution: EvolutionConfig = EvolutionConfig()
+    training: TrainingConfig = TrainingConfig()
+    hardware: SystolicArray = SystolicArray()
+    faults: FaultConfig = FaultConfig()
+
+    def __post_init__(self):
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed is {self.seed}, expected 0 to {2**31 - 1}")
+
+
+def from_plain(kind, plain):
+    """A configuration from the nested dictionaries and lists that JSON keeps of it.
+
+    Raises ValueError for keys that `kind` does not have.
+    """
+    if dataclasses.is_dataclass(kind):
+        types = typing.get_type_hints(kind)
+        unknown = sorted(set(plain) - set(types))
+        if unknown:
+            raise ValueError(
+                f"unknown configuration keys {unknown} of {kind.__name__}: the run was "
+                "made by another version of jaxnas"
+            )
+        return kind(**{name: from_plain(types[name], plain[name]) for name in plain})
+    if typing.get_origin(kind) is tuple:
+        return tuple(from_plain(typing.get_args(kind)[0], item) for item in plain)
+    return plain

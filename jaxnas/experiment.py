@@ -1,0 +1,448 @@
+"""A configuration in, a run directory out; every stage resumes where it was killed.
+
+The stages are the search (one checkpoint a generation), the final training in both
+number schemes (one checkpoint each), the fault measurements (one group of lines per
+network and scheme), the table of the front and the report. All randomness is keyed by
+seed, stage and number, so an interrupted run ends in the same bytes as a whole one.
+"""
+
+import functools
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from jaxnas import checkpoints, runs
+from jaxnas.config import SearchConfig, from_plain
+from jaxnas.data import ImageData, load_images
+from jaxnas.measurement import (
+    Evaluation,
+    Faults,
+    Finalists,
+    measure_faults,
+    train_finalists,
+)
+from jaxnas.networks import space as spaces
+from jaxnas.networks.layers import SCHEMES
+from jaxnas.networks.space import SearchSpace
+from jaxnas.report import write_report
+from jaxnas.search.evolution import Evolution, Problem, generation, start
+from jaxnas.search.lemonade import Lemonade
+from jaxnas.search.morphisms import mutate
+from jaxnas.search.objectives import (
+    CHEAP,
+    EXPENSIVE,
+    HYPERVOLUME_REFERENCE,
+    cheap_objectives,
+    hypervolume_points,
+)
+from jaxnas.search.pareto import hypervolume, nondominated
+from jaxnas.training import NO_LABEL, Recipe, initial_weights
+from jaxnas.types import Key
+
+START, GENERATION, FINAL, FAULTS = range(4)
+
+
+class Stage(NamedTuple):
+    """What every stage of one experiment needs."""
+
+    config: SearchConfig
+    images: ImageData
+    problem: Problem
+    evaluation: Evaluation
+    out: Path
+
+    def key(self, stage: int, number: int = 0) -> Key:
+        """The key of one step of a stage: a function of the seed and these numbers."""
+        root = jax.random.key(self.config.seed)
+        return jax.random.fold_in(jax.random.fold_in(root, stage), number)
+
+
+def search(
+    config: SearchConfig,
+    out: Path,
+    *,
+    name: str,
+    resume: bool = False,
+    overwrite: bool = False,
+    command: str = "",
+) -> Path:
+    """Run a whole experiment, or what is left of it, and return its run directory.
+
+    Raises ValueError before any training for a configuration, data or run directory
+    that cannot be used, and for a damaged checkpoint.
+    """
+    stage = prepare(config, out)
+    runs.open_run(
+        out, name, config, resume=resume, overwrite=overwrite, command=command
+    )
+    evolution = _evolve(stage)
+    with _progress() as progress:
+        finalists = _train(stage, evolution, progress)
+        _measure(stage, evolution, finalists, progress)
+    _write_front(stage, evolution, finalists)
+    write_report(out)
+    return out
+
+
+def inject(run: Path, rates: tuple[float, ...], trials: int) -> Path:
+    """Measure the front of a finished run under other rates and rewrite its report.
+
+    Raises ValueError for a run that is not finished.
+    """
+    if not (run / "front.csv").is_file():
+        raise ValueError(
+            f"the search in {run} has not finished (it has no front.csv); continue it "
+            "with 'jaxnas search CONFIG.py --resume' first"
+        )
+    described = json.loads((run / "config.json").read_text())
+    stage = prepare(from_plain(SearchConfig, described["config"]), run)
+    evolution = _evolve(stage)
+    faults = Faults(rates, trials, stage.config.faults.images)
+    with _progress() as progress:
+        finalists = _train(stage, evolution, progress)
+        rows = _front_rows(stage, evolution, finalists)
+        for scheme, row in _members(rows):
+            lines = _measure_one(
+                stage, evolution, finalists, scheme, row, faults, lambda trials: None
+            )
+            runs.append_lines(run / "faults.jsonl", lines)
+    write_report(run)
+    return run
+
+
+def prepare(config: SearchConfig, out: Path) -> Stage:
+    """Load the images and set up the problem; nothing is written or trained."""
+    data = config.data
+    images = load_images(
+        data.path,
+        validation_share=data.validation_share,
+        test_share=data.test_share,
+        seed=config.seed,
+        limit=data.limit,
+    )
+    space = SearchSpace(
+        image=images.train_images.shape[1:],
+        classes=images.classes,
+        stages=config.space.stages,
+        kernels=config.space.kernels,
+        expansions=config.space.expansions,
+        word_bits=config.space.word_bits,
+    )
+    problem = _problem(config, space, images)
+    return Stage(config, images, problem, _evaluation(images), out)
+
+
+def _problem(config: SearchConfig, space: SearchSpace, images: ImageData) -> Problem:
+    evolution, training = config.evolution, config.training
+    chosen = tuple(name for name in evolution.objectives if name != EXPENSIVE)
+    evaluation = _evaluation(images)
+    recipe = _recipe(config, training.initial_steps, training.learning_rate)
+    algorithm = Lemonade(
+        evolution.population,
+        spaces.smallest(space),
+        num_objectives=len(evolution.objectives),
+        mutate=_with_space(mutate, space),
+        cheap=cheap_objectives(space, config.hardware, chosen),
+        proposals=evolution.proposals,
+        accepted=evolution.children,
+        memory=max(1024, evolution.population, evolution.children),
+    )
+    return Problem(
+        space=space,
+        algorithm=algorithm,
+        cheap=cheap_objectives(space, config.hardware),
+        objectives=evolution.objectives,
+        initial=evolution.initial,
+        initial_recipe=recipe,
+        child_recipe=recipe._replace(steps=training.child_steps),
+        train_images=jnp.asarray(images.train_images),
+        train_labels=jnp.asarray(images.train_labels),
+        validation_images=evaluation.validation_images,
+        validation_labels=evaluation.validation_labels,
+    )
+
+
+def _with_space(operator, space):
+    return lambda key, genotype: operator(key, space, genotype)
+
+
+def _recipe(config: SearchConfig, steps: int, learning_rate: float) -> Recipe:
+    training = config.training
+    return Recipe(
+        steps=steps,
+        learning_rate=learning_rate,
+        batch=training.batch,
+        weight_decay=training.weight_decay,
+        shift=training.shift,
+        flip=training.flip,
+    )
+
+
+def _evaluation(images: ImageData) -> Evaluation:
+    """Validation and test images padded to one length, to share compiled programs."""
+    length = max(len(images.validation_labels), len(images.test_labels))
+
+    def padded(pictures, labels):
+        missing = length - len(labels)
+        pictures = np.pad(pictures, ((0, missing), (0, 0), (0, 0), (0, 0)))
+        labels = np.pad(labels, (0, missing), constant_values=NO_LABEL)
+        return jnp.asarray(pictures), jnp.asarray(labels)
+
+    return Evaluation(
+        *padded(images.validation_images, images.validation_labels),
+        *padded(images.test_images, images.test_labels),
+    )
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+
+
+def _evolve(stage: Stage) -> Evolution:
+    """All generations, from the latest checkpoint on."""
+    folder = stage.out / "checkpoints" / "search"
+    generations = stage.config.evolution.generations
+    done = checkpoints.latest_step(folder)
+    evolution = None
+    if done is not None:
+        evolution = checkpoints.restore(folder, _template(stage), done)
+    for name in ("records.jsonl", "progress.jsonl"):
+        last = -1 if done is None else done
+        runs.keep_lines(stage.out / name, lambda line: line["generation"] <= last)  # noqa: B023
+    with _progress() as progress:
+        task = progress.add_task("search: generations", total=generations + 1)
+        for number in range(generations + 1):
+            if done is None or number > done:
+                evolution = _one_generation(stage, number, evolution)
+                checkpoints.save(folder, number, evolution)
+            progress.advance(task)
+    return evolution
+
+
+def _one_generation(stage: Stage, number: int, before: Evolution | None) -> Evolution:
+    if before is None:
+        evolution, individuals = start(stage.key(START), stage.problem)
+    else:
+        key = stage.key(GENERATION, number)
+        evolution, individuals = generation(key, stage.problem, before)
+    space = stage.problem.space
+    records = [
+        {
+            "id": one.id,
+            "generation": number,
+            "parents": one.parents,
+            "genotype": one.genotype,
+            "architecture": spaces.describe(space, jnp.array(one.genotype, jnp.int32)),
+            "objectives": one.objectives,
+        }
+        for one in individuals
+    ]
+    runs.append_lines(stage.out / "records.jsonl", records)
+    runs.append_lines(stage.out / "progress.jsonl", [_state(stage, number, evolution)])
+    return evolution
+
+
+def _state(stage: Stage, number: int, evolution: Evolution) -> dict:
+    """The line of `progress.jsonl` after a generation."""
+    objectives = stage.problem.objectives
+    state = evolution.algorithm
+    records = runs.read_lines(stage.out / "records.jsonl")
+    initial = [r["objectives"] for r in records if r["generation"] == 0]
+    initial = np.array([[one[name] for name in objectives] for one in initial])
+    fitness = np.where(state.mask[:, None], state.fitness, 1.0)
+    points = hypervolume_points(fitness, initial, objectives)
+    reference = jnp.full(len(objectives), HYPERVOLUME_REFERENCE)
+    volume = hypervolume(jnp.asarray(points, jnp.float32), reference, state.mask)
+    best = state.best_fitness[objectives.index(EXPENSIVE)]
+    return {
+        "generation": number,
+        "evaluated": int(evolution.evaluated),
+        "front_size": int(state.mask.sum()),
+        "hypervolume": float(volume),
+        "best_validation_error": float(best),
+    }
+
+
+def _template(stage: Stage) -> Evolution:
+    """The shapes and types of the search's state, without computing it."""
+    return jax.eval_shape(
+        functools.partial(_empty_evolution, stage.problem), stage.key(START)
+    )
+
+
+def _empty_evolution(problem: Problem, key: Key) -> Evolution:
+    algorithm, rows = problem.algorithm, problem.algorithm.population_size
+    genotypes = jnp.zeros((1, problem.space.genes), jnp.int32)
+    fitness = jnp.zeros((1, algorithm.num_objectives))
+    return Evolution(
+        algorithm=algorithm.init(key, genotypes, fitness, algorithm.default_params),
+        weights=jax.tree.map(
+            lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype),
+            initial_weights(key, problem.space),
+        ),
+        identity=jnp.zeros(rows, jnp.int32),
+        evaluated=jnp.int32(0),
+    )
+
+
+def _train(stage: Stage, evolution: Evolution, progress: Progress) -> list[Finalists]:
+    """The front's networks trained to the end in every scheme, empty rows at zero."""
+    rows = np.flatnonzero(evolution.algorithm.mask)
+    task = progress.add_task("final training: networks", total=len(SCHEMES) * len(rows))
+    template = _final_template(stage)
+    finalists = []
+    for scheme, name in enumerate(SCHEMES):
+        folder = stage.out / "checkpoints" / f"final-{name}"
+        if checkpoints.latest_step(folder) is None:
+            trained = _train_scheme(
+                stage, evolution, rows, scheme, lambda n: progress.advance(task, n)
+            )
+            checkpoints.save(folder, 0, trained)
+        else:
+            progress.advance(task, len(rows))
+        finalists.append(checkpoints.restore(folder, template, 0))
+    return finalists
+
+
+def _train_scheme(stage, evolution, rows, scheme, advance) -> Finalists:
+    training, problem = stage.config.training, stage.problem
+    trained = train_finalists(
+        stage.key(FINAL, scheme),
+        problem.space,
+        jax.tree.map(lambda leaf: leaf[rows], evolution.weights),
+        evolution.algorithm.population[rows],
+        problem.train_images,
+        problem.train_labels,
+        stage.evaluation,
+        _recipe(stage.config, training.final_steps, training.final_learning_rate),
+        scheme=scheme,
+        group=problem.algorithm.accepted,
+        advance=advance,
+    )
+    size = problem.algorithm.population_size
+    return jax.tree.map(
+        lambda leaf: jnp.zeros((size, *leaf.shape[1:]), leaf.dtype).at[rows].set(leaf),
+        trained,
+    )
+
+
+def _final_template(stage: Stage) -> Finalists:
+    weights = _template(stage).weights
+    errors = jax.ShapeDtypeStruct(
+        (stage.problem.algorithm.population_size,), jnp.float32
+    )
+    return Finalists(weights, errors, errors)
+
+
+def _front_rows(
+    stage: Stage, evolution: Evolution, finalists: list[Finalists]
+) -> list[int]:
+    """Population rows of the final front, by validation error after final training.
+
+    The final training moves the errors, so networks that are dominated now are left.
+    """
+    problem, state = stage.problem, evolution.algorithm
+    error = finalists[0].validation_error
+    column = problem.objectives.index(EXPENSIVE)
+    fitness = jnp.asarray(state.fitness).at[:, column].set(error)
+    front = np.asarray(nondominated(fitness, state.mask))
+    rows = np.flatnonzero(front)
+    return [
+        int(row) for row in rows[np.argsort(np.asarray(error)[rows], kind="stable")]
+    ]
+
+
+def _members(rows: list[int]):
+    return [(scheme, row) for row in rows for scheme in range(len(SCHEMES))]
+
+
+def _measure(stage, evolution, finalists, progress) -> None:
+    """Append the fault records that are missing, one network and scheme at a time."""
+    settings = stage.config.faults
+    faults = Faults(settings.rates, settings.trials, settings.images)
+    members = _members(_front_rows(stage, evolution, finalists))
+    path = stage.out / "faults.jsonl"
+    per_member = 2 * len(faults.rates)
+    found = [_group(line) for line in runs.read_lines(path)]
+    whole = {group for group in found if found.count(group) >= per_member}
+    runs.keep_lines(path, lambda line: _group(line) in whole)
+    total = len(members) * per_member * faults.trials
+    task = progress.add_task("faults: trials", total=total)
+    for scheme, row in members:
+        if (int(evolution.identity[row]), SCHEMES[scheme]) in whole:
+            progress.advance(task, per_member * faults.trials)
+            continue
+        lines = _measure_one(
+            stage,
+            evolution,
+            finalists,
+            scheme,
+            row,
+            faults,
+            lambda trials: progress.advance(task, trials),
+        )
+        runs.append_lines(path, lines)
+
+
+def _group(line: dict) -> tuple[int, str]:
+    return line["id"], line["scheme"]
+
+
+def _measure_one(stage, evolution, finalists, scheme, row, faults, advance):
+    one = finalists[scheme]
+    records = measure_faults(
+        stage.key(FAULTS),
+        stage.problem.space,
+        jax.tree.map(lambda leaf: leaf[row], one.weights),
+        evolution.algorithm.population[row],
+        jnp.asarray(stage.images.test_images),
+        jnp.asarray(stage.images.test_labels),
+        faults,
+        scheme=scheme,
+        advance=advance,
+    )
+    member = {"id": int(evolution.identity[row]), "scheme": SCHEMES[scheme]}
+    clean = {"clean_accuracy": 1 - float(one.test_error[row])}
+    return [{**member, **record, **clean} for record in records]
+
+
+def _write_front(stage, evolution, finalists) -> None:
+    """`front.csv`: every front member with all that is known of it."""
+    records = {r["id"]: r for r in runs.read_lines(stage.out / "records.jsonl")}
+    faults = runs.read_lines(stage.out / "faults.jsonl")
+    rows = []
+    for row in _front_rows(stage, evolution, finalists):
+        record = records[int(evolution.identity[row])]
+        entry = {name: record[name] for name in ("id", "generation", "architecture")}
+        entry["genotype"] = " ".join(map(str, record["genotype"]))
+        entry[EXPENSIVE] = float(finalists[0].validation_error[row])
+        entry |= {name: record["objectives"][name] for name in CHEAP}
+        for name, one in zip(SCHEMES, finalists, strict=True):
+            entry[f"test_accuracy_{name}"] = 1 - float(one.test_error[row])
+        for line in faults:
+            if line["id"] == record["id"] and line["rate"] in stage.config.faults.rates:
+                what = f"accuracy_{line['scheme']}_{line['target']}_{line['rate']:g}"
+                entry[what] = line["accuracy"]
+                entry[f"{what}_low"] = line["low"]
+                entry[f"{what}_high"] = line["high"]
+        rows.append(entry)
+    runs.write_table(stage.out / "front.csv", rows)

@@ -1,0 +1,162 @@
+"""Exact sampling of the bits that flip, at a cost that grows with the flips.
+
+Every bit of a memory flips independently with probability `rate`. Instead of drawing
+a number per bit, the distance from one flip to the next is drawn: it is geometric,
+
+    P(gap >= n) = (1 - p)^n,   gap = floor(E / -log(1 - p)),   E = -log U exponential,
+
+(Devroye, "Non-Uniform Random Variate Generation", 1986, X.2). Sampling happens at a
+static `max_rate`, which fixes all shapes; a flip is kept where its uniform level is at
+most rate / max_rate. So one compiled program serves all rates, and under one key and
+one `max_rate` the flips at a lower rate are a subset of those at a higher one.
+"""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, DTypeLike, Float, UInt, UInt8, UInt32
+
+from jaxnas.types import Key
+
+Rate = float | np.floating | Float[Array, ""]
+"""Probability per bit: static as a number, traced as an array."""
+
+
+SMALLEST_MAX_RATE = 2.0**-20
+"""Lower rates are sampled at this one and thinned: gaps come from float32, which has no
+odd numbers above 2**24, so that longer ones would favour some bits of a word."""
+
+
+def capacity(total_bits: int, max_rate: float) -> int:
+    """How many flips to make room for: the mean, 8 standard deviations and 16 more.
+
+    More of them than that have probability below 1e-14. Raises ValueError for
+    a rate outside [0, 1] and for 2**31 bits and more, where positions overflow.
+    """
+    if not 0 <= max_rate <= 1:
+        raise ValueError(f"max_rate={max_rate}; expected a probability per bit, 0 to 1")
+    if not 0 <= total_bits < 2**31:
+        raise ValueError(
+            f"{total_bits} bits in one memory; expected fewer than 2**31: split it"
+        )
+    mean = total_bits * max(max_rate, SMALLEST_MAX_RATE)
+    room = math.ceil(mean + 8 * math.sqrt(mean) + 16) if max_rate else 0
+    return min(room, total_bits)
+
+
+@partial(jax.jit, static_argnames=("total_bits", "max_rate"))
+def bernoulli_positions(
+    key: Key, total_bits: int, rate: Rate, max_rate: float
+) -> UInt32[Array, " capacity"]:
+    """The positions at which bits flip: each bit with probability `rate` on its own.
+
+    Positions are distinct and ascend; slots that are not used hold `total_bits` and
+    may lie anywhere between. `rate` may be traced and counts at most as `max_rate`;
+    the cost is that of `max_rate`, except that a rate of zero costs nothing. The law is
+    exact but for the 2**-32 grid of the uniform numbers and a relative 2**-23 in rate.
+    Raises ValueError as `capacity` does.
+    """
+    slots = capacity(total_bits, max_rate)
+    unused = jnp.full(slots, total_bits, jnp.uint32)
+    if not slots:
+        return unused
+    max_rate = max(max_rate, SMALLEST_MAX_RATE)
+
+    def sample(key):
+        # One call: every separate draw is compiled, and dispatched, on its own.
+        bits = jax.random.bits(key, (2 * slots,))
+        positions = _running_sums(_gaps(bits[:slots], total_bits, max_rate), total_bits)
+        # The product, not the ratio of the rates: at max_rate all flips must stay.
+        kept = _uniform(bits[slots:]) * max_rate <= rate
+        return jnp.where(kept, positions, unused)
+
+    return jax.lax.cond(jnp.asarray(rate) > 0, sample, lambda key: unused, key)
+
+
+def _uniform(bits: UInt32[Array, "..."]) -> Float[Array, "..."]:
+    """Uniform numbers in (0, 1], with full relative precision near 0, never zero."""
+    return (bits.astype(jnp.float32) + 0.5) * 2.0**-32
+
+
+def _gaps(
+    bits: UInt32[Array, " n"], total_bits: int, max_rate: float
+) -> UInt32[Array, " n"]:
+    """Distances from flip to flip; the first one counts from before the first bit.
+
+    E = -log U is needed with full relative precision at both ends: U near 1 decides
+    on neighbouring flips, U near 0 on the longest gaps. With t <= 1/2 the distance
+    of U to the nearer end, E = -log t at the lower end and -log1p(-t) at the upper.
+    """
+    nearer = _uniform(jnp.minimum(bits, ~bits))
+    below = bits < jnp.uint32(2**31)
+    exponential = jnp.where(below, -jnp.log(nearer), -jnp.log1p(-nearer))
+    scale = -1 / math.log1p(-max_rate) if max_rate < 1 else 0.0
+    skipped = jnp.minimum(exponential * scale, float(total_bits)).astype(jnp.uint32)
+    # The first flip may be bit 0; each further one lies at least one bit on.
+    step = (jnp.arange(bits.size) > 0).astype(jnp.uint32)
+    return jnp.minimum(skipped + step, jnp.uint32(total_bits))
+
+
+def _running_sums(gaps: UInt32[Array, " n"], limit: int) -> UInt32[Array, " n"]:
+    """Cumulative sums that stop at `limit`; all terms are below 2**31, so none wraps.
+
+    A plain loop is the fastest on CPU, to run and to compile; devices with many lanes
+    need the logarithmic depth.
+    """
+    loop, tree = (
+        partial(_sums_by_loop, limit=limit),
+        partial(_sums_by_tree, limit=limit),
+    )
+    return jax.lax.platform_dependent(gaps, cpu=loop, default=tree)
+
+
+def _sums_by_loop(gaps: UInt32[Array, " n"], limit: int) -> UInt32[Array, " n"]:
+    def step(total, gap):
+        total = jnp.minimum(total + gap, jnp.uint32(limit))
+        return total, total
+
+    return jax.lax.scan(step, jnp.uint32(0), gaps)[1]
+
+
+def _sums_by_tree(gaps: UInt32[Array, " n"], limit: int) -> UInt32[Array, " n"]:
+    # Saturating addition is associative.
+    return jax.lax.associative_scan(
+        lambda a, b: jnp.minimum(a + b, jnp.uint32(limit)), gaps
+    )
+
+
+def flips_to_masks(
+    word: UInt32[Array, " capacity"],
+    bit: UInt8[Array, " capacity"],
+    words_shape: tuple[int, ...],
+    dtype: DTypeLike,
+) -> UInt[Array, "..."]:
+    """The masks whose exclusive-or with words inverts bit `bit[i]` of word `word[i]`.
+
+    Words are counted in row-major order; those beyond the last one are dropped. The
+    pairs must be distinct: they are distinct powers of two in each word, so that
+    their sum, which scatters fast, is their or.
+    """
+    masks = jnp.zeros(math.prod(words_shape), dtype)
+    flips = jnp.ones((), dtype) << bit.astype(dtype)
+    return masks.at[word].add(flips, mode="drop").reshape(words_shape)
+
+
+@partial(jax.jit, static_argnames=("words_shape", "bits", "dtype"))
+def bernoulli_masks(
+    key: Key, words_shape: tuple[int, ...], bits: int, rate: Rate, dtype: DTypeLike
+) -> UInt[Array, "..."]:
+    """Masks in which each of the lowest `bits` bits is one with probability `rate`.
+
+    A number per bit: the cheaper way at high rates. Nested in the rate under one key.
+    """
+
+    def plane(position, masks):
+        levels = jax.random.bits(jax.random.fold_in(key, position), words_shape)
+        ones = (_uniform(levels) <= rate).astype(dtype)
+        return masks | ones << position.astype(dtype)
+
+    return jax.lax.fori_loop(0, bits, plane, jnp.zeros(words_shape, dtype))

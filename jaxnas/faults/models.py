@@ -1,0 +1,143 @@
+"""Fault models: what goes wrong with words, as pairs of pure functions.
+
+All randomness is in `sample`; `apply` is a pure operation on words. A transient fault
+is sampled anew for every use, a permanent one is sampled once and applied to many.
+"""
+
+import math
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree, UInt, UInt8, UInt32
+
+from jaxnas.faults.masks import (
+    Rate,
+    bernoulli_masks,
+    bernoulli_positions,
+    flips_to_masks,
+)
+from jaxnas.numerics.formats import Format, word_dtype
+from jaxnas.types import Key, Words
+
+
+class Sample(Protocol):
+    """Draws a fault for words of this shape and format; consumes the key."""
+
+    def __call__(
+        self, key: Key, shape: tuple[int, ...], format: Format
+    ) -> PyTree[Array]: ...
+
+
+class Apply(Protocol):
+    """The words as they are read back under a fault; shape and dtype stay."""
+
+    def __call__(self, fault: PyTree[Array], words: Words) -> UInt[Array, "..."]: ...
+
+
+class FaultModel(NamedTuple):
+    """A law of faults on words. Only the lowest `format.bits` bits ever change."""
+
+    sample: Sample
+    apply: Apply
+
+
+class Fault(NamedTuple):
+    """A fault model and the words that it strikes.
+
+    model: the law of the faults.
+    stored: kinds of words, of "weight", "bias", "activation", "input"; None is all.
+    site: glob on the names of quantisation sites.
+    """
+
+    model: FaultModel
+    stored: tuple[str, ...] | None = None
+    site: str = "*"
+
+
+class Flips(NamedTuple):
+    """Bits to invert, as a list: bit `bit[i]` of word `word[i]`, all pairs distinct.
+
+    Words are numbered in row-major order; numbers beyond the last are unused slots.
+    """
+
+    word: UInt32[Array, " capacity"]
+    bit: UInt8[Array, " capacity"]
+
+
+DENSE_RATE = 0.15
+"""From here on a random number per bit costs less than one list entry per flip: both
+take 11 ms for 2.4 million bits on one CPU core; at 0.01 the list takes 0.4 ms."""
+
+
+def bit_flips(rate: Rate, *, max_rate: float | None = None) -> FaultModel:
+    """Every bit flips with probability `rate`, independently of all others.
+
+    rate: probability per bit; an array may be traced, so that one compiled program
+        serves all rates up to `max_rate`. Zero leaves every word as it is.
+    max_rate: static upper bound of the rate, by default the rate itself. It sets the
+        cost. Under one key and one `max_rate` the flips at a lower rate are a subset
+        of those at a higher one; an array above it counts as `max_rate`.
+
+    Raises:
+      ValueError: an array as rate without `max_rate`; not 0 <= rate <= max_rate <= 1.
+    """
+    static = not isinstance(rate, jax.Array)
+    if max_rate is None:
+        if not static:
+            raise ValueError(
+                "bit_flips got an array as rate and no max_rate; pass the rate as a "
+                "number, or max_rate as the largest rate to come: it fixes all shapes"
+            )
+        max_rate = float(rate)
+    if not 0 <= (rate if static else 0) <= max_rate <= 1:
+        raise ValueError(
+            f"bit_flips got rate={rate} and max_rate={max_rate}; expected "
+            "probabilities per bit, 0 <= rate <= max_rate <= 1"
+        )
+    if max_rate < DENSE_RATE:
+        return _listed_flips(rate, max_rate)
+    return _dense_flips(jnp.minimum(rate, max_rate))
+
+
+def _listed_flips(rate: Rate, max_rate: float) -> FaultModel:
+    def sample(key, shape, format):
+        total_bits = math.prod(shape) * format.bits
+        positions = bernoulli_positions(key, total_bits, rate, max_rate)
+        bit = (positions % format.bits).astype(jnp.uint8)
+        return Flips(word=positions // format.bits, bit=bit)
+
+    def apply(flips, words):
+        return words ^ flips_to_masks(*flips, words.shape, words.dtype)
+
+    return FaultModel(sample, apply)
+
+
+def _dense_flips(rate: Rate) -> FaultModel:
+    def sample(key, shape, format):
+        dtype = word_dtype(format.bits)
+        return bernoulli_masks(key, shape, format.bits, rate, dtype)
+
+    def apply(masks, words):
+        return words ^ masks
+
+    return FaultModel(sample, apply)
+
+
+def chain(*models: FaultModel) -> FaultModel:
+    """One model after the other on the same words; `chain()` leaves them as they are.
+
+    Model `i` samples with `fold_in(key, i)`.
+    """
+
+    def sample(key, shape, format):
+        keys = [jax.random.fold_in(key, i) for i in range(len(models))]
+        pairs = zip(models, keys, strict=True)
+        return tuple(model.sample(key, shape, format) for model, key in pairs)
+
+    def apply(faults, words):
+        for model, fault in zip(models, faults, strict=True):
+            words = model.apply(fault, words)
+        return words
+
+    return FaultModel(sample, apply)

@@ -1,0 +1,352 @@
+"""A run directory read back: the tables of `report.md` and the data of the figures.
+
+Reads files only: nothing is trained or measured again, and the same files always give
+the same report.
+"""
+
+import csv
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxnas import plots
+from jaxnas.analysis.resilience import rank_agreement
+
+ERROR = "validation_error"
+
+
+class Run(NamedTuple):
+    """What a finished search left: one dictionary per line of its files.
+
+    `faults` is keyed by (id, scheme, target, rate); of measurements of the same thing
+    the last one stands. `front` is in the order of `front.csv`.
+    """
+
+    path: Path
+    config: dict
+    provenance: dict
+    records: dict[int, dict]
+    front: list[dict[str, str]]
+    faults: dict[tuple[int, str, str, float], dict]
+    progress: list[dict]
+
+
+def read_run(run: str | os.PathLike) -> Run:
+    """The files of run directory `run`.
+
+    Raises:
+      ValueError: `run` is no run directory, its search has not finished, or a file is
+        damaged or lacks what another one names.
+    """
+    path = Path(run)
+    if not (path / "config.json").is_file():
+        raise ValueError(
+            f"{path} is no run directory (it has no config.json); "
+            "give the folder that 'jaxnas search' wrote, such as runs/digits"
+        )
+    if not (path / "front.csv").is_file():
+        raise ValueError(
+            f"the search in {path} has not finished (it has no front.csv); "
+            "continue it with 'jaxnas search CONFIG.py --resume'"
+        )
+    with open(path / "front.csv", newline="", encoding="utf-8") as file:
+        front = list(csv.DictReader(file))
+    faults = _read_lines(path / "faults.jsonl")
+    read = Run(
+        path,
+        _read_json(path / "config.json"),
+        _read_json(path / "provenance.json"),
+        {record["id"]: record for record in _read_lines(path / "records.jsonl")},
+        front,
+        {(f["id"], f["scheme"], f["target"], f["rate"]): f for f in faults},
+        _read_lines(path / "progress.jsonl"),
+    )
+    _require_complete(read)
+    return read
+
+
+def _read_json(path: Path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _incomplete(path, "is missing or not JSON") from error
+
+
+def _read_lines(path: Path) -> list[dict]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise _incomplete(path, "is missing") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise _incomplete(path, f"is not JSON in line {number}") from error
+    return rows
+
+
+def _incomplete(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"{path} {reason}; continue the run with 'jaxnas search CONFIG.py --resume', "
+        "or repeat it with --overwrite"
+    )
+
+
+def _require_complete(run: Run) -> None:
+    if not run.front:
+        raise _incomplete(run.path / "front.csv", "holds no network")
+    members = {int(row["id"]) for row in run.front}
+    if missing := members - run.records.keys():
+        raise _incomplete(
+            run.path / "records.jsonl", f"lacks front members {sorted(missing)}"
+        )
+    groups = {key[1:] for key in run.faults}
+    for member, group in itertools.product(sorted(members), sorted(groups)):
+        if (member, *group) not in run.faults:
+            raise ValueError(
+                f"{run.path / 'faults.jsonl'} lacks front member {member} at "
+                f"{_words(*group[:2])}, rate {group[2]:g}; measure it with "
+                f"'jaxnas inject {run.path}'"
+            )
+
+
+def write_report(run: str | os.PathLike) -> Path:
+    """Writes the figures and `report.md` of a run directory; returns the report.
+
+    Raises ValueError as `read_run` does, before anything is written.
+    """
+    read = read_run(run)
+    (read.path / "figures").mkdir(exist_ok=True)
+    sections = [
+        _summary(read),
+        _front_section(read),
+        _fault_section(read),
+        _agreement_section(read),
+        _scheme_section(read),
+        _progress_section(read),
+        _provenance_section(read),
+    ]
+    report = read.path / "report.md"
+    report.write_text("\n".join(filter(None, sections)), encoding="utf-8")
+    return report
+
+
+def _summary(run: Run) -> str:
+    generations = len({record["generation"] for record in run.records.values()})
+    best = run.front[0]
+    objectives = run.records[int(best["id"])]["objectives"]
+    names = ", ".join(plots.quantity_label(name) for name in objectives)
+    return f"""# {run.path.resolve().name}
+
+{len(run.records)} networks were trained and measured in {generations} generations; \
+{len(run.front)} of them are mutually non-dominated in {names}, all minimised. \
+The search saw training and validation images only; test accuracies and fault \
+measurements were made when it had finished.
+"""
+
+
+def _front_section(run: Run) -> str:
+    names = _objectives(run)
+    columns = {
+        name: np.array([r["objectives"][name] for r in run.records.values()], float)
+        for name in names
+    }
+    members = {int(row["id"]) for row in run.front}
+    on_front = np.array([number in members for number in run.records])
+    others = {name: values for name, values in columns.items() if name != ERROR}
+    figure = run.path / "figures" / "front.png"
+    plots.plot_front(figure, columns[ERROR], others, on_front)
+
+    tests = [name for name in run.front[0] if name.startswith("test_accuracy_")]
+    header = ["id", *map(plots.quantity_label, [*names, *tests]), "architecture"]
+    rows = [
+        [
+            row["id"],
+            *(_number(float(row[name]), name) for name in [*names, *tests]),
+            f"`{row['architecture']}`".replace("|", "\\|"),
+        ]
+        for row in run.front
+    ]
+    return _section("The front", _table(header, rows), _image("front", "Front"))
+
+
+def _objectives(run: Run) -> list[str]:
+    names = run.records[int(run.front[0]["id"])]["objectives"]
+    return [ERROR, *(name for name in names if name != ERROR)]
+
+
+def _fault_section(run: Run) -> str:
+    if not run.faults:
+        return ""
+    text, panels = [], {}
+    names = _objectives(run)
+    shade = "weight_bytes" if "weight_bytes" in names else names[-1]
+    for scheme, target in _pairs(run):
+        rates = _rates(run, scheme, target)
+        rows, panels[_words(scheme, target)] = [], []
+        for member in run.front:
+            number = int(member["id"])
+            cells = [run.faults[number, scheme, target, rate] for rate in rates]
+            accuracies = [_interval(c["accuracy"], c["low"], c["high"]) for c in cells]
+            clean = _number(cells[0]["clean_accuracy"], "accuracy")
+            rows.append([member["id"], clean, *accuracies])
+            values = [[c[k] for c in cells] for k in ("accuracy", "low", "high")]
+            size = float(run.records[number]["objectives"][shade])
+            curve = plots.Curve(np.array(rates), *np.array(values, float), size)
+            panels[_words(scheme, target)].append(curve)
+        header = ["id", "no faults", *(f"rate {rate:g}" for rate in rates)]
+        text += [f"**{_words(scheme, target).capitalize()}**", _table(header, rows)]
+    figure = run.path / "figures" / "faults.png"
+    plots.plot_fault_curves(figure, panels, shade_label=plots.quantity_label(shade))
+    some = next(iter(run.faults.values()))
+    intro = (
+        "Mean accuracy over random faults (every stored bit flips independently, with "
+        "the rate given per bit) and the interval of that mean; "
+        f"{min(f['trials'] for f in run.faults.values())} trials or more of "
+        f"{some['images_per_trial']} images each."
+    )
+    return _section("Under bit faults", intro, *text, _image("faults", "Fault curves"))
+
+
+def _agreement_section(run: Run) -> str:
+    rows, panels = [], {}
+    for scheme, target in _pairs(run):
+        predictor = f"{target}_fragility"
+        if predictor not in _objectives(run):
+            continue
+        for rate in _rates(run, scheme, target):
+            panel = _comparison(run, predictor, (scheme, target, rate))
+            title = f"{_words(scheme, target)}, at {rate:g}"
+            try:
+                found = rank_agreement(panel.predicted, panel.measured)
+                spearman = f"{found.spearman:.2f} [{found.low:.2f}, {found.high:.2f}]"
+                panels[f"{title}\nSpearman {found.spearman:.2f}"] = panel
+            except ValueError as error:
+                spearman = f"not defined: {error}"
+                panels[title] = panel
+            rows.append([scheme.replace("_", " "), target, f"{rate:g}", spearman])
+    if not rows:
+        return ""
+    columns = len({rate for *_, rate in run.faults})
+    figure = run.path / "figures" / "agreement.png"
+    plots.plot_agreement(figure, panels, columns=columns)
+    intro = (
+        "Spearman's rank correlation, over the front, between the fragility predicted "
+        "from the topology alone and the accuracy lost to faults, with a 95 % "
+        "bootstrap interval. Positive means that the prediction ranks rightly."
+    )
+    header = ["scheme", "target", "rate", "Spearman"]
+    image = _image("agreement", "Predicted and measured resilience")
+    return _section("Predicted against measured", intro, _table(header, rows), image)
+
+
+def _comparison(run: Run, predictor: str, group) -> plots.Comparison:
+    numbers = [int(row["id"]) for row in run.front]
+    found = [run.faults[number, *group] for number in numbers]
+    predicted = [run.records[number]["objectives"][predictor] for number in numbers]
+    lost = [
+        [fault["clean_accuracy"] - fault[bound] for fault in found]
+        for bound in ("accuracy", "high", "low")
+    ]
+    return plots.Comparison(np.array(predicted, float), *np.array(lost, float))
+
+
+def _scheme_section(run: Run) -> str:
+    schemes = sorted({scheme for _, scheme, _, _ in run.faults})
+    rows = []
+    for first, second in itertools.combinations(schemes, 2):
+        for target in sorted({target for _, _, target, _ in run.faults}):
+            shared = set(_rates(run, first, target)) & set(_rates(run, second, target))
+            for rate in sorted(shared):
+                a = _faults_of_front(run, first, target, rate)
+                b = _faults_of_front(run, second, target, rate)
+                both = list(zip(a, b, strict=True))
+                difference = np.mean([x["accuracy"] - y["accuracy"] for x, y in both])
+                better = sum(x["low"] > y["high"] for x, y in both)
+                worse = sum(x["high"] < y["low"] for x, y in both)
+                counts = [str(better), str(worse), str(len(both) - better - worse)]
+                cells = [target, f"{rate:g}", f"{100 * difference:+.2f}", *counts]
+                rows.append([f"{first} − {second}".replace("_", " "), *cells])
+    if not rows:
+        return ""
+    header = ["schemes", "target", "rate", "mean difference in accuracy (points)"]
+    header += ["first better", "second better", "intervals overlap"]
+    return _section("The number schemes compared", _table(header, rows))
+
+
+def _faults_of_front(run: Run, *group) -> list[dict]:
+    return [run.faults[int(row["id"]), *group] for row in run.front]
+
+
+def _progress_section(run: Run) -> str:
+    if not run.progress:
+        return ""
+    last = run.progress[-1]
+    names = ("evaluated", "hypervolume", "best_validation_error")
+    dtypes = (np.int64, np.float64, np.float64)
+    arrays = [
+        np.array([line[name] for line in run.progress], dtype)
+        for name, dtype in zip(names, dtypes, strict=True)
+    ]
+    plots.plot_progress(run.path / "figures" / "progress.png", *arrays)
+    text = (
+        f"After {last['evaluated']} networks the front's hypervolume was "
+        f"{last['hypervolume']:.4g}."
+    )
+    return _section("Progress", text, _image("progress", "Progress"))
+
+
+def _provenance_section(run: Run) -> str:
+    lines = [f"- {name}: `{value}`" for name, value in _flat(run.provenance)]
+    config = "\n".join(f"{name} = {value}" for name, value in _flat(run.config))
+    block = f"Configuration:\n\n```\n{config}\n```"
+    return _section("Provenance", "\n".join(lines), block)
+
+
+def _flat(tree: dict, prefix: str = ""):
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _pairs(run: Run) -> list[tuple[str, str]]:
+    return sorted({(scheme, target) for _, scheme, target, _ in run.faults})
+
+
+def _rates(run: Run, scheme: str, target: str) -> list[float]:
+    return sorted({rate for _, s, t, rate in run.faults if (s, t) == (scheme, target)})
+
+
+def _words(scheme: str, target: str) -> str:
+    plural = {"weight": "weights", "activation": "activations"}.get(target, target)
+    return f"{scheme.replace('_', ' ')}, {plural}"
+
+
+def _number(value: float, name: str) -> str:
+    if "accuracy" in name or "error" in name:
+        return f"{100 * value:.2f} %"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}] %"
+
+
+def _section(title: str, *paragraphs: str) -> str:
+    return "\n\n".join([f"## {title}", *paragraphs]) + "\n"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    cells = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _image(name: str, text: str) -> str:
+    return f"![{text}](figures/{name}.png)"

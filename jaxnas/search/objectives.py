@@ -1,0 +1,82 @@
+"""Named objectives in one matrix: the only place where faults and hardware meet.
+
+All are minimised. The cheap ones follow from a layer table by arithmetic; the one
+expensive objective, `validation_error`, needs a trained network.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxnas.analysis.resilience import activation_fragility, weight_fragility
+from jaxnas.hardware.memory import (
+    peak_activation_bytes,
+    traffic_bytes,
+    weight_bytes,
+)
+from jaxnas.hardware.systolic import SystolicArray, latency_cycles
+from jaxnas.networks.space import SearchSpace
+from jaxnas.networks.tables import layer_table
+from jaxnas.topology import macs, parameters
+from jaxnas.types import Genotype
+
+EXPENSIVE = "validation_error"
+CHEAP = (
+    "activation_fragility",
+    "weight_fragility",
+    "macs",
+    "parameters",
+    "weight_bytes",
+    "traffic_bytes",
+    "peak_activation_bytes",
+    "latency_cycles",
+)
+
+HYPERVOLUME_REFERENCE = 1.1
+"""Coordinates of the point up to which hypervolume counts; see `hypervolume_points`."""
+
+
+def cheap_objectives(
+    space: SearchSpace, array: SystolicArray, names: tuple[str, ...] = CHEAP
+) -> Callable[[Genotype], Float[Array, " objectives"]]:
+    """A function from a genotype to its cheap objectives, in the order of `names`.
+
+    Raises ValueError for a name that is not in `CHEAP`.
+    """
+    unknown = [name for name in names if name not in CHEAP]
+    if unknown:
+        raise ValueError(f"unknown cheap objectives {unknown}: choose from {CHEAP}")
+    functions = {
+        "activation_fragility": activation_fragility,
+        "weight_fragility": weight_fragility,
+        "macs": lambda table: jnp.sum(macs(table), axis=-1),
+        "parameters": lambda table: jnp.sum(parameters(table), axis=-1),
+        "weight_bytes": weight_bytes,
+        "traffic_bytes": traffic_bytes,
+        "peak_activation_bytes": peak_activation_bytes,
+        "latency_cycles": lambda table: latency_cycles(table, array),
+    }
+
+    def evaluate(genotype: Genotype) -> Float[Array, " objectives"]:
+        table = layer_table(space, genotype)
+        return jnp.stack([functions[name](table) for name in names])
+
+    return evaluate
+
+
+def hypervolume_points(
+    fitness: Float[np.ndarray, "networks objectives"],
+    initial: Float[np.ndarray, "initial objectives"],
+    objectives: tuple[str, ...],
+) -> Float[np.ndarray, "networks objectives"]:
+    """Objectives on scales that can be multiplied: 0 is the best initial network's
+    value and 1 the worst one's; logarithms of all but the error come first."""
+    is_error = np.array(objectives)[None, :] == EXPENSIVE
+    fitness, initial = (
+        np.where(is_error, values, np.log(np.where(is_error, 1.0, values)))
+        for values in (fitness, initial)
+    )
+    best, worst = initial.min(axis=0), initial.max(axis=0)
+    return (fitness - best) / np.maximum(worst - best, 1e-6)

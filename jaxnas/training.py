@@ -1,0 +1,202 @@
+"""Quantisation-aware training and evaluation of supernet genotypes, whole groups a call.
+
+A group is a leading axis over networks, parted over the devices; each device runs its
+share one after another in one compiled program, since a batched index would make every
+switch of the supernet run all its branches. The number of steps is traced, so short and
+long trainings share a program. Network k of a group depends on its own key, weights and
+genotype only.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int, UInt8
+
+from jaxnas.data import augment
+from jaxnas.devices import map_over_devices
+from jaxnas.networks import supernet
+from jaxnas.networks.space import SearchSpace
+from jaxnas.networks.supernet import Network
+from jaxnas.types import Genotype, Key
+
+Images = UInt8[Array, "images height width channels"]
+Labels = Int[Array, " images"]
+
+
+NO_LABEL = -1
+"""The label of an image that does not count; no prediction equals it."""
+
+
+class Weights(NamedTuple):
+    """What a network has learned: parameters and normalisation statistics."""
+
+    params: Network
+    statistics: Network
+
+
+class Recipe(NamedTuple):
+    """How to train; `steps` and `learning_rate` may be traced, the rest is static."""
+
+    steps: int | Int[Array, ""]
+    learning_rate: float | Float[Array, ""]
+    batch: int = 64
+    weight_decay: float = 1e-4
+    shift: int = 1
+    flip: bool = False
+
+
+def initial_weights(key: Key, space: SearchSpace) -> Weights:
+    """Random parameters and neutral statistics for one network."""
+    return Weights(*supernet.init(key, space))
+
+
+def fit(
+    key: Key,
+    space: SearchSpace,
+    weights: Weights,
+    genotype: Genotype,
+    scheme: Int[Array, ""],
+    images: Images,
+    labels: Labels,
+    recipe: Recipe,
+) -> Weights:
+    """The weights after `recipe.steps` steps of AdamW with cosine decay to zero."""
+    optimizer = optax.scale_by_adam()
+
+    def step(number, carry):
+        weights, state = carry
+        batch = _draw_batch(jax.random.fold_in(key, number), images, labels, recipe)
+        gradients, statistics = jax.grad(_loss, has_aux=True)(
+            weights.params, weights.statistics, space, genotype, scheme, *batch
+        )
+        direction, state = optimizer.update(gradients, state)
+        rate = _cosine(number, recipe.steps) * recipe.learning_rate
+        params = jax.tree.map(
+            lambda p, d: p - rate * (d + recipe.weight_decay * p),
+            weights.params,
+            direction,
+        )
+        return Weights(params, statistics), state
+
+    start = weights, optimizer.init(weights.params)
+    return lax.fori_loop(0, recipe.steps, step, start)[0]
+
+
+def _cosine(step, steps):
+    return 0.5 * (1 + jnp.cos(jnp.pi * step / steps))
+
+
+def _draw_batch(key, images, labels, recipe):
+    draw, change = jax.random.split(key)
+    chosen = jax.random.randint(draw, (recipe.batch,), 0, images.shape[0])
+    batch = augment(change, images[chosen], shift=recipe.shift, flip=recipe.flip)
+    return batch, labels[chosen]
+
+
+def _loss(params, statistics, space, genotype, scheme, images, labels):
+    logits, moved = supernet.apply(
+        space, params, statistics, genotype, images, scheme=scheme, train=True
+    )
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.mean(loss), moved
+
+
+def correct(
+    space: SearchSpace,
+    weights: Weights,
+    genotype: Genotype,
+    scheme: Int[Array, ""],
+    images: Images,
+    labels: Labels,
+) -> Int[Array, ""]:
+    """Number of images whose largest logit is the label's; a NaN logit is an error."""
+    logits, _ = supernet.apply(
+        space, *weights, genotype, images, scheme=scheme, train=False
+    )
+    finite = jnp.all(jnp.isfinite(logits), axis=1)
+    return jnp.sum(finite & (jnp.argmax(logits, axis=1) == labels))
+
+
+@functools.partial(
+    jax.jit, static_argnames=("space", "batch", "weight_decay", "shift", "flip")
+)
+def _fit_group(
+    keys, space, weights, genotypes, scheme, images, labels, steps, rate, **options
+):
+    def one(member, scheme, images, labels, steps, rate):
+        recipe = Recipe(steps, rate, **options)
+        key, weights, genotype = member
+        return fit(key, space, weights, genotype, scheme, images, labels, recipe)
+
+    members = keys, weights, genotypes
+    return map_over_devices(one, members, scheme, images, labels, steps, rate)
+
+
+def fit_group(
+    keys: Key,
+    space: SearchSpace,
+    weights: Weights,
+    genotypes: Int[Array, "networks genes"],
+    images: Images,
+    labels: Labels,
+    recipe: Recipe,
+    *,
+    scheme: int = 0,
+) -> Weights:
+    """Train every network of a group in one compiled call; leading axis `networks`."""
+    options = recipe._asdict()
+    steps, rate = options.pop("steps"), options.pop("learning_rate")
+    return _fit_group(
+        keys,
+        space,
+        weights,
+        genotypes,
+        jnp.int32(scheme),
+        images,
+        labels,
+        jnp.int32(steps),
+        jnp.float32(rate),
+        **options,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("space", "batch"))
+def _evaluate_group(space, weights, genotypes, scheme, images, labels, batch):
+    missing = -images.shape[0] % batch
+    images = jnp.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+    labels = jnp.pad(labels, (0, missing), constant_values=NO_LABEL)
+    images = images.reshape(-1, batch, *images.shape[1:])
+    labels = labels.reshape(-1, batch)
+
+    def one(member, scheme, images, labels):
+        weights, genotype = member
+        counts = lax.map(
+            lambda part: correct(space, weights, genotype, scheme, *part),
+            (images, labels),
+        )
+        return 1 - jnp.sum(counts) / jnp.sum(labels != NO_LABEL)
+
+    return map_over_devices(one, (weights, genotypes), scheme, images, labels)
+
+
+def evaluate_group(
+    space: SearchSpace,
+    weights: Weights,
+    genotypes: Int[Array, "networks genes"],
+    images: Images,
+    labels: Labels,
+    *,
+    scheme: int = 0,
+    batch: int = 128,
+) -> Float[Array, " networks"]:
+    """Error of every network of a group: the share of labelled images misclassified.
+
+    Images labelled `NO_LABEL` are padding, so that sets of several sizes can share one
+    compiled program.
+    """
+    scheme = jnp.int32(scheme)
+    return _evaluate_group(space, weights, genotypes, scheme, images, labels, batch)

@@ -1,0 +1,510 @@
+"""Injection: the same under every transform, exact where it can be told by hand."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import nnx
+from scipy import stats
+
+from jaxnas.faults.injection import Site, corrupt, inject, sites
+from jaxnas.faults.models import Fault, FaultModel, bit_flips, chain
+from jaxnas.numerics import IEEE, FixedPoint, Logarithmic, absmax_scale, quantize
+
+KEY = jax.random.key(0)
+STEP = 2.0**-4
+FORMAT = FixedPoint(bits=8)
+FLIPS = bit_flips(0.03)
+RNG = np.random.default_rng(0)
+W = jnp.asarray(RNG.integers(-16, 16, (4, 4)) * STEP, jnp.float32)
+X = jnp.asarray(RNG.integers(-16, 16, (3, 4)) * STEP, jnp.float32)
+
+
+def q(x, site, stored="activation"):
+    return quantize(x, STEP, FORMAT, stored=stored, site=site)
+
+
+@jax.custom_jvp
+def doubled(x):
+    return 2 * q(x, "custom_jvp")
+
+
+doubled.defjvp(lambda primals, tangents: (doubled(*primals), 5 * tangents[0]))
+
+
+@jax.custom_vjp
+def tripled(x):
+    return 3 * q(x, "custom_vjp")
+
+
+tripled.defvjp(lambda x: (tripled(x), None), lambda _, cotangent: (7 * cotangent,))
+
+
+def scanned(w, x):
+    def step(carry, row):
+        return q(carry + row, "scan"), carry.sum()
+
+    return jax.lax.scan(step, x, w[:, None], reverse=True)
+
+
+def repeated(x):
+    return jax.lax.fori_loop(0, 2, lambda i, c: q(0.75 * c + i, "fori"), x)
+
+
+def looped(x):
+    return jax.lax.while_loop(
+        lambda c: q(c, "condition").sum() < 30, lambda c: q(c + 1, "body"), x
+    )
+
+
+def branched(x):
+    names = ["first", "second", "third"]
+    branches = [functools.partial(q, site=name) for name in names]
+    return jax.lax.switch(jnp.int32(abs(x[0, 0])) % 3, branches, x)
+
+
+def everything(w, x):
+    w = q(w, "w", "weight")
+    x = jax.jit(lambda x: q(x @ w, "jit"))(q(x, "x", "input"))
+    x = tripled(doubled(x))
+    x = jax.checkpoint(lambda x: q(jnp.maximum(x, -1) + w[:1], "remat"))(x)
+    x, sums = scanned(w, x)
+    return {"x": branched(looped(repeated(x))), "sums": sums}
+
+
+NAMES = (
+    ["w", "x", "jit", "custom_jvp", "custom_vjp", "remat", "scan", "fori"]
+    + ["condition", "body", "first", "second", "third"]
+)  # fmt: skip
+
+
+def test_sites_are_listed_in_program_order_without_running():
+    specs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (W, X)]
+    found = sites(everything, *specs)
+    assert [site.name for site in found] == NAMES
+    assert [site.stored for site in found[:3]] == ["weight", "input", "activation"]
+    assert found[0] == Site("w", "weight", FORMAT, (4, 4))
+    assert {site.shape for site in found[1:]} == {(3, 4)}
+
+
+def test_eager_jit_vmap_map_and_loop_agree():
+    faulty = inject(everything, Fault(FLIPS))
+    keys = jax.random.split(KEY, 3)
+    loop = [faulty(key, W, X) for key in keys]
+    loop = jax.tree.map(lambda *leaves: jnp.stack(leaves), *loop)
+    batched = jax.jit(jax.vmap(faulty, (0, None, None)))(keys, W, X)
+    mapped = jax.jit(lambda ks: jax.lax.map(lambda k: faulty(k, W, X), ks))(keys)
+    for found in (batched, mapped):
+        jax.tree.map(np.testing.assert_array_equal, found, loop)
+    assert (loop["x"][0] != loop["x"][1]).any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_site_can_be_struck_alone(name):
+    struck = Fault(FaultModel(lambda *_: (), lambda _, words: words ^ 1), site=name)
+    clean = everything(W, X)
+    found = inject(everything, struck)(KEY, W, X)
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), clean, found)
+    taken = ("first", "second", "third")[
+        int(abs(looped(repeated(clean["x"]))[0, 0])) % 3
+    ]
+    assert any(jax.tree.leaves(changed)) or (name in NAMES[-3:] and name != taken)
+
+
+@pytest.mark.parametrize(
+    "format",
+    [FORMAT, FixedPoint(bits=5, code="sign_magnitude"), Logarithmic(bits=6, base=1.2)]
+    + [IEEE(name="float16"), IEEE()],
+)
+def test_rate_zero_is_the_identity_bit_for_bit(format):
+    def fun(x):
+        return quantize(x, jnp.float32(0.3), format)
+
+    x = jnp.asarray(RNG.normal(0, 2, 500), jnp.float32)
+    for model in (bit_flips(0.0), bit_flips(jnp.float32(0), max_rate=0.1), chain()):
+        found = inject(fun, Fault(model))(KEY, x)
+        np.testing.assert_array_equal(
+            np.asarray(found).view(np.uint32), np.asarray(fun(x)).view(np.uint32)
+        )
+
+
+def one_flip(index, bit):
+    return FaultModel(
+        sample=lambda key, shape, format: None,
+        apply=lambda _, words: words.at[index].set(words[index] ^ (1 << bit)),
+    )
+
+
+@pytest.mark.parametrize("bit, change", [(0, STEP), (3, 8 * STEP), (7, -128 * STEP)])
+def test_one_flip_in_a_linear_layer_changes_the_output_by_x_dw(bit, change):
+    def linear(w, x):
+        return x @ q(w, "kernel", "weight")
+
+    w = W.at[1, 2].set(0)
+    fault = Fault(one_flip((1, 2), bit), stored=("weight",))
+    difference = inject(linear, fault)(KEY, w, X) - linear(w, X)
+    np.testing.assert_array_equal(difference[:, 2], X[:, 1] * change)
+    np.testing.assert_array_equal(jnp.delete(difference, 2, 1), 0)
+
+
+def test_flips_in_a_million_words_are_binomial():
+    faulty = jax.jit(inject(lambda x: q(x, ""), Fault(bit_flips(0.002))))
+    words = FORMAT.encode(faulty(KEY, jnp.zeros(1_000_000)), STEP)
+    flips = int(np.bitwise_count(words).sum())
+    assert stats.binomtest(flips, 8_000_000, 0.002).pvalue > 1e-4
+
+
+def test_rates_share_one_program_and_nest():
+    traces = []
+
+    @jax.jit
+    def faulty(rate):
+        traces.append(rate)
+        flips = Fault(bit_flips(rate, max_rate=0.1))
+        return inject(lambda x: q(x, ""), flips)(KEY, jnp.zeros(2000))
+
+    words = [FORMAT.encode(faulty(jnp.float32(r)), STEP) for r in (0, 0.01, 0.05, 0.1)]
+    assert len(traces) == 1 and not words[0].any()
+    for fewer, more in zip(words, words[1:], strict=False):
+        assert not (fewer & ~more).any() and (fewer != more).any()
+
+
+def replayed(model, x, key, number):
+    fault = model.sample(jax.random.fold_in(key, number), x.shape, FORMAT)
+    return FORMAT.decode(model.apply(fault, FORMAT.encode(x, STEP)), STEP)
+
+
+def test_sites_and_iterations_draw_from_keys_that_can_be_replayed():
+    def fun(x):
+        first = q(x, "first")
+        stacked = jax.lax.map(lambda row: q(row, "row") + q(row, "again"), x)
+        return first, stacked, q(x, "last")
+
+    first, stacked, last = inject(fun, Fault(FLIPS))(KEY, X)
+    np.testing.assert_array_equal(first, replayed(FLIPS, X, KEY, 0))
+    np.testing.assert_array_equal(last, replayed(FLIPS, X, KEY, 3))
+    for i, row in enumerate(X):
+        key = jax.random.fold_in(jax.random.fold_in(KEY, 1), i)
+        expected = replayed(FLIPS, row, key, 1) + replayed(FLIPS, row, key, 2)
+        np.testing.assert_array_equal(stacked[i], expected)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_iterations_get_different_faults(reverse):
+    def scan(x):
+        step = lambda c, _: (c, q(c, "site"))  # noqa: E731
+        return jax.lax.scan(step, x, None, length=5, reverse=reverse)[1]
+
+    def loop(x):
+        def body(state):
+            i, rows = state
+            return i + 1, rows.at[i].set(q(x, "site"))
+
+        return jax.lax.while_loop(lambda s: s[0] < 5, body, (0, jnp.stack([x] * 5)))[1]
+
+    for fun in (scan, loop):
+        rows = inject(fun, Fault(bit_flips(0.2)))(KEY, jnp.zeros(20))
+        assert len({row.tobytes() for row in np.asarray(rows)}) == 5
+
+
+def test_calls_are_transparent():
+    def fun(w, x):
+        return q(q(x, "x") @ q(w, "w"), "y")
+
+    expected = inject(fun, Fault(FLIPS))(KEY, W, X)
+    for wrapped in (jax.jit(fun), jax.checkpoint(fun), jax.jit(jax.checkpoint(fun))):
+        np.testing.assert_array_equal(
+            inject(wrapped, Fault(FLIPS))(KEY, W, X), expected
+        )
+
+
+def test_only_selected_words_are_struck():
+    def fun(w, x):
+        return q(w, "block/kernel", "weight"), q(x, "block/out"), q(x, "image", "input")
+
+    def changed(**selection):
+        found = inject(fun, Fault(bit_flips(0.3), **selection))(KEY, W, X)
+        pairs = zip(found, fun(W, X), strict=True)
+        return [bool((a != b).any()) for a, b in pairs]
+
+    assert changed() == [True, True, True]
+    assert changed(stored=("weight",)) == [True, False, False]
+    assert changed(stored=("activation", "input")) == [False, True, True]
+    assert changed(site="block/*") == [True, True, False]
+    assert changed(stored=("activation",), site="block/*") == [False, True, False]
+
+
+def test_faults_at_one_site_are_chained_and_others_do_not_interfere():
+    def fun(w, x):
+        return q(w, "w", "weight"), q(x, "x")
+
+    more = bit_flips(0.2)
+    alone = inject(fun, Fault(FLIPS, site="w"))(KEY, W, X)
+    both = inject(fun, Fault(FLIPS, site="w"), Fault(more, site="x"))(KEY, W, X)
+    np.testing.assert_array_equal(both[0], alone[0])
+    twice = inject(fun, Fault(FLIPS), Fault(more, site="x"))(KEY, W, X)
+    np.testing.assert_array_equal(twice[1], replayed(chain(FLIPS, more), X, KEY, 1))
+
+
+def test_injections_can_be_nested():
+    def fun(x):
+        return q(x, "x")
+
+    inner = inject(fun, Fault(FLIPS))
+    assert sites(inner, KEY, X) == sites(fun, X)
+    other = jax.random.key(1)
+    found = inject(inner, Fault(FLIPS))(other, KEY, X)
+    np.testing.assert_array_equal(found, replayed(FLIPS, inner(KEY, X), other, 0))
+
+
+def test_arguments_that_are_no_arrays_reach_the_function_as_they_are():
+    def fun(x, flag, *, name, offset=0):
+        return (q(x, name) if flag else x) + offset
+
+    faulty = inject(fun, Fault(bit_flips(0.0)))
+    np.testing.assert_array_equal(faulty(KEY, np.asarray(X), True, name="a"), X)
+    assert sites(fun, X, True, name="b", offset=1)[0].name == "b"
+    with pytest.raises(ValueError, match="sites are: none"):
+        faulty(KEY, X, False, name="a")
+
+
+@pytest.mark.parametrize(
+    "fault, message",
+    [
+        (Fault(FLIPS, site="conv*"), r"site='conv\*'.*'a' \(weight\), 'b' \(input\)"),
+        (Fault(FLIPS, stored=("bias",)), r"stored=\('bias',\)"),
+        (Fault(FLIPS, stored=("weights",)), r"\('weight', 'bias'"),
+        (Fault(FLIPS, stored="weight"), "expected None or a tuple"),
+        (FLIPS, "Fault\\(model\\)"),
+    ],
+)
+def test_faults_that_cannot_strike_are_refused(fault, message):
+    def fun(x):
+        return q(x, "a", "weight") + q(x, "b", "input")
+
+    with pytest.raises(ValueError, match=message):
+        inject(fun, fault)(KEY, X)
+
+
+def test_sites_that_cannot_be_rebuilt_are_refused():
+    def solve(matvec, b):
+        return q(b, "inside")
+
+    def fun(x):
+        return jax.lax.custom_linear_solve(lambda v: v, x, solve)
+
+    assert [site.name for site in sites(fun, X)] == ["inside"]
+    with pytest.raises(ValueError, match="custom_linear_solve"):
+        inject(fun, Fault(FLIPS))(KEY, X)
+
+
+# Derivatives
+
+
+def test_derivatives_are_straight_through_at_the_faulted_values():
+    def fun(scale, x):
+        return (quantize(x, scale, FORMAT) ** 2).sum()
+
+    def value(scale, x):
+        return quantize(x, scale, FORMAT)
+
+    scale, x = jnp.float32(STEP), 20 * X + 0.01  # some saturate
+    model = bit_flips(0.2)
+    faulted = replayed(model, x, KEY, 0)
+    _, pull = jax.vjp(value, scale, x)
+    expected = pull(2 * faulted)
+    for transform in (lambda f: f, jax.jit):
+        gradient = jax.grad(inject(fun, Fault(model)), (1, 2))
+        found = transform(gradient)(KEY, scale, x)
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_custom_derivatives_are_kept():
+    def gradient(fun):
+        return jax.grad(lambda x: inject(fun, Fault(FLIPS))(KEY, x).sum())(X)
+
+    np.testing.assert_array_equal(gradient(doubled), jnp.full_like(X, 5))
+    np.testing.assert_array_equal(gradient(tripled), jnp.full_like(X, 7))
+    tangent = jax.jvp(functools.partial(inject(doubled, Fault(FLIPS)), KEY), [X], [X])
+    np.testing.assert_array_equal(tangent[1], 5 * X)
+    assert (tangent[0] != doubled(X)).any()
+
+
+@pytest.mark.parametrize("wrap", [jax.jit, jax.checkpoint])
+def test_gradients_through_loops_equal_those_of_the_unrolled_function(wrap):
+    half = jnp.float32(0.5)
+
+    def body(c, w):
+        return q(c @ w * half, "site")
+
+    def scan(ws, x):
+        return jax.lax.scan(lambda c, w: (wrap(body)(c, w), None), x, ws)[0]
+
+    def unrolled(ws, x):
+        for i, w in enumerate(ws):
+            key = jax.random.fold_in(jax.random.fold_in(KEY, 0), i)
+            clean = body(x, w)
+            faulted = replayed(FLIPS, x @ w * half, key, 0)
+            x = clean + jax.lax.stop_gradient(faulted - clean)
+        return x
+
+    ws = jnp.stack([W, W + 1, -W])
+    found = jax.grad(lambda ws: inject(scan, Fault(FLIPS))(KEY, ws, X).sum())(ws)
+    expected = jax.grad(lambda ws: unrolled(ws, X).sum())(ws)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+# Modules
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        kernel = self.param("kernel", nn.initializers.normal(0.5), (4, 4))
+        return q(nn.relu(x @ q(kernel, "kernel", "weight")), "block"), None
+
+
+class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool):
+        scanned = nn.scan(
+            nn.remat(Block), {"params": 0}, split_rngs={"params": True}, length=3
+        )
+        x, _ = scanned()(x, None)
+        return q(nn.Dense(2)(x), "logits") if train else x
+
+
+class Nnx(nnx.Module):
+    def __init__(self):
+        self.linear = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        kernel = q(self.linear.kernel[...], "kernel", "weight")
+        return q(nnx.relu(x @ kernel), "out")
+
+
+def test_linen_modules_are_functions():
+    model = Linen()
+    variables = model.init(KEY, X, True)
+    names = [site.name for site in sites(model.apply, variables, X, True)]
+    assert names == ["kernel", "block", "logits"]
+    faulty = inject(model.apply, Fault(bit_flips(0.1)))
+    eager = faulty(KEY, variables, X, True)
+    compiled = jax.jit(faulty, static_argnums=3)(KEY, variables, X, True)
+    np.testing.assert_array_equal(eager, compiled)
+    assert (eager != model.apply(variables, X, True)).any()
+    gradient = jax.grad(lambda v: faulty(KEY, v, X, True).sum())(variables)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_nnx_modules_are_arguments():
+    model = Nnx()
+    faulty = inject(lambda model, x: model(x), Fault(bit_flips(0.1)))
+    found = faulty(KEY, model, X)
+    graph, state = nnx.split(model)
+
+    def pure(state, x):
+        return nnx.merge(graph, state)(x)
+
+    again = jax.jit(inject(pure, Fault(bit_flips(0.1))))(KEY, state, X)
+    np.testing.assert_array_equal(found, again)
+    assert (found != model(X)).any()
+
+
+# Parameters
+
+
+def parameters():
+    values = jnp.asarray(RNG.normal(size=(6, 5)), jnp.float32)
+    return {
+        "a": {"kernel": values, "bias": values[0].astype(jnp.bfloat16)},
+        "b": {"kernel": values[:2].astype(jnp.float16), "steps": jnp.arange(3)},
+    }
+
+
+def words_of(leaf):
+    return np.asarray(leaf).view(f"u{leaf.dtype.itemsize}")
+
+
+def test_corruption_keeps_dtypes_and_touches_selected_leaves_only():
+    params = parameters()
+    found = corrupt(KEY, params, bit_flips(0.1), site="*/kernel")
+    assert jax.tree.map(jnp.dtype, found) == jax.tree.map(jnp.dtype, params)
+    for name in ("a", "b"):
+        before, after = (
+            words_of(params[name]["kernel"]),
+            words_of(found[name]["kernel"]),
+        )
+        assert (before != after).any()
+    for name, leaf in (("a", "bias"), ("b", "steps")):
+        np.testing.assert_array_equal(found[name][leaf], params[name][leaf])
+
+
+def test_all_floats_are_corrupted_by_default_and_twice_is_never():
+    params = parameters()
+    params["a"]["kernel"] = params["a"]["kernel"].at[0].set(jnp.nan)
+    once = corrupt(KEY, params, bit_flips(0.1))
+    for path in (("a", "kernel"), ("a", "bias"), ("b", "kernel")):
+        assert (
+            words_of(once[path[0]][path[1]]) != words_of(params[path[0]][path[1]])
+        ).any()
+    twice = corrupt(KEY, once, bit_flips(0.1))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(words_of(a), words_of(b)),
+        twice,
+        params,
+    )
+
+
+def test_every_leaf_draws_from_its_own_number():
+    params = parameters()
+    everything = corrupt(KEY, params, FLIPS)
+    alone = corrupt(KEY, params, FLIPS, site="b/kernel")
+    np.testing.assert_array_equal(
+        words_of(alone["b"]["kernel"]), words_of(everything["b"]["kernel"])
+    )
+    twins = [jnp.zeros(500), jnp.zeros(500)]
+    first, second = corrupt(KEY, twins, FLIPS)
+    assert (first != second).any()
+
+
+def test_corruption_in_a_format_is_that_of_its_words():
+    format, params = FixedPoint(bits=4), parameters()
+    found = corrupt(KEY, params, FLIPS, format=format, site="b/kernel")["b"]["kernel"]
+    values = params["b"]["kernel"].astype(jnp.float32)
+    scale = absmax_scale(values, format)
+    number = 2  # after a/bias and a/kernel
+    fault = FLIPS.sample(jax.random.fold_in(KEY, number), values.shape, format)
+    words = FLIPS.apply(fault, format.encode(values, scale))
+    expected = format.decode(words, scale).astype(jnp.float16)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_corruption_is_the_same_compiled_and_batched():
+    params, keys = parameters(), jax.random.split(KEY, 3)
+    batched = jax.jit(jax.vmap(lambda key: corrupt(key, params, FLIPS)))(keys)
+    for i, key in enumerate(keys):
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_array_equal(
+                words_of(a)[i], words_of(b)
+            ),
+            batched,
+            corrupt(key, params, FLIPS),
+        )
+
+
+@pytest.mark.parametrize(
+    "params, site, message",
+    [
+        ({"w": jnp.ones(2)}, "kernel", "'kernel'.*paths: w"),
+        ({"n": jnp.arange(2)}, "*", "floating-point.*n"),
+        ({"w": jnp.ones(2, jnp.float8_e4m3fn)}, "*", "float8"),
+    ],
+)
+def test_leaves_that_cannot_be_corrupted_are_refused(params, site, message):
+    with pytest.raises(ValueError, match=message):
+        corrupt(KEY, params, FLIPS, site=site)

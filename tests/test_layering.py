@@ -1,0 +1,92 @@
+"""The import order of the package, and the size of its files and functions."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "jaxnas"
+
+# A module may import only modules that stand before it.
+ORDER = """
+types trees jaxprs devices switches
+numerics.formats numerics.words numerics.primitives numerics.calibration
+topology tracing
+networks.layers networks.space networks.supernet networks.tables networks.compact
+networks.materialize
+data training checkpoints
+faults.masks faults.models faults.injection faults.statistics faults.campaign
+hardware.systolic hardware.memory
+analysis.resilience
+search.pareto search.morphisms search.objectives search.algorithms search.lemonade
+search.random search.evolution
+plots report config overrides experiment cli
+""".split()
+
+
+def module_name(path):
+    """`numerics.formats` for a module, `numerics` for its package, `` for the root."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def position(name):
+    """A package stands where its last module stands: importing it imports them all."""
+    inside = [i for i, row in enumerate(ORDER) if f"{row}.".startswith(f"{name}.")]
+    return max(inside, default=None)
+
+
+def imported_modules(path):
+    """Names, within the package, of everything a file imports, lazily or not."""
+    package = ["jaxnas", *path.relative_to(ROOT).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            prefix = ".".join([*base, node.module] if node.module else base)
+            targets = [
+                f"{prefix}.{alias.name}"
+                if f"{prefix}.{alias.name}".removeprefix("jaxnas.") in FILES
+                else prefix
+                for alias in node.names
+            ]
+        else:
+            continue
+        for target in targets:
+            if target == "jaxnas" or target.startswith("jaxnas."):
+                yield target.removeprefix("jaxnas").removeprefix(".")
+
+
+def test_table_and_package_hold_the_same_modules():
+    modules = {name for name, path in FILES.items() if path.name != "__init__.py"}
+    assert modules == set(ORDER)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name])
+def test_module_imports_only_earlier_ones(name):
+    own, is_package = position(name), FILES[name].name == "__init__.py"
+    assert own is not None, f"{name} is missing from the table"
+    for imported in imported_modules(FILES[name]):
+        if is_package:
+            assert imported.startswith(f"{name}."), f"{name} re-exports {imported}"
+        elif imported:
+            assert position(imported) < own, f"{name} imports {imported}"
+
+
+def test_root_package_imports_no_module_of_its_own():
+    assert not list(imported_modules(FILES[""]))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_and_functions_stay_small(name):
+    text = FILES[name].read_text()
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            assert lines <= 60, f"{name}.{node.name} has {lines} lines"

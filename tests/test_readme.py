@@ -1,0 +1,20 @@
+"""The examples of the README run, and compute what they say."""
+
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_the_examples_run_in_order_and_say_the_truth(capsys):
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(compile(block, "README.md", "exec"), names)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "[2304.]" and float(printed[1]) == 36
+    assert names["words"].dtype == jnp.uint8
+    assert names["changed"].shape == (100,)
+    # 288 bits at a rate of 0.01: about 94 of 100 trials flip at least one.
+    assert 60 < names["changed"].sum() <= 100

@@ -1,0 +1,175 @@
+"""A report says what the files say, or which command completes them."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxnas.report import read_run, write_report
+
+FIGURES = ("front", "faults", "agreement", "progress")
+
+
+@pytest.fixture(scope="module")
+def written(pristine_run, tmp_path_factory):
+    run = shutil.copytree(pristine_run, tmp_path_factory.mktemp("r") / "digits")
+    write_report(run)
+    return run
+
+
+def rows_below(report, title):
+    """The cells of the first table below a heading or a bold line."""
+    lines = report[report.index(title) :].splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    table = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            return table
+        table.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    return table
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_tables_hold_the_recorded_numbers(written):
+    report = (written / "report.md").read_text()
+    records = {r["id"]: r for r in lines_of(written / "records.jsonl")}
+    table = rows_below(report, "## The front")
+    assert len(table) == 10
+    errors = [records[int(row[0])]["objectives"]["validation_error"] for row in table]
+    assert errors == sorted(errors)
+    assert [row[1] for row in table] == [f"{100 * error:.2f} %" for error in errors]
+    assert all(row[-3:-1] == ["97.00 %", "95.00 %"] for row in table)
+    assert "60 networks were trained and measured" in report
+
+    faults = lines_of(written / "faults.jsonl")
+    rows = rows_below(report, "**Logarithmic, activations**")
+    found = {row[0]: row[2:] for row in rows}
+    for member, cells in found.items():
+        expected = [
+            f"{100 * f['accuracy']:.1f} [{100 * f['low']:.1f}, {100 * f['high']:.1f}] %"
+            for f in faults
+            if (f["id"], f["scheme"], f["target"])
+            == (int(member), "logarithmic", "activation")
+        ]
+        assert cells == expected and len(cells) == 3
+    assert "200 trials or more of 539 images" in report
+
+
+def test_agreement_is_spearmans_between_objective_and_loss(written):
+    report = (written / "report.md").read_text()
+    records = {r["id"]: r for r in lines_of(written / "records.jsonl")}
+    table = rows_below(report, "## Predicted against measured")
+    assert len(table) == 12
+    for scheme, target, rate, shown in table:
+        pairs = [
+            (
+                records[f["id"]]["objectives"][f"{target}_fragility"],
+                f["clean_accuracy"] - f["accuracy"],
+            )
+            for f in lines_of(written / "faults.jsonl")
+            if (f["scheme"], f["target"], f["rate"])
+            == (scheme.replace(" ", "_"), target, float(rate))
+        ]
+        expected = stats.spearmanr(*zip(*pairs, strict=True)).statistic
+        value, low, high = map(float, re.findall(r"-?\d\.\d\d", shown))
+        assert value == pytest.approx(expected, abs=0.005)
+        assert low <= value <= high
+
+
+def test_schemes_are_compared_member_by_member(written):
+    report = (written / "report.md").read_text()
+    table = rows_below(report, "## The number schemes compared")
+    assert len(table) == 6
+    faults = lines_of(written / "faults.jsonl")
+    for _, target, rate, difference, better, worse, overlap in table:
+        by_scheme = {}
+        for f in faults:
+            if (f["target"], f["rate"]) == (target, float(rate)):
+                by_scheme.setdefault(f["scheme"], []).append(f)
+        a, b = by_scheme["fixed_point"], by_scheme["logarithmic"]
+        means = [np.mean([f["accuracy"] for f in side]) for side in (a, b)]
+        assert float(difference) == pytest.approx(
+            100 * (means[0] - means[1]), abs=0.006
+        )
+        apart = sum(x["low"] > y["high"] for x, y in zip(a, b, strict=True))
+        assert (int(better), int(worse), int(overlap)) == (apart, 0, 10 - apart)
+
+
+def test_the_same_files_give_the_same_bytes(written, finished_run):
+    write_report(finished_run)
+    names = ["report.md", *(f"figures/{name}.png" for name in FIGURES)]
+    for name in names:
+        assert (written / name).read_bytes() == (finished_run / name).read_bytes()
+    links = re.findall(r"\((figures/\w+\.png)\)", (written / "report.md").read_text())
+    assert sorted(links) == sorted(names[1:])
+
+
+def test_a_run_without_fault_measurements_is_still_reported(finished_run):
+    (finished_run / "faults.jsonl").write_text("")
+    report = write_report(finished_run).read_text()
+    assert "## The front" in report and "bit faults" not in report
+
+
+def test_the_last_measurement_of_a_thing_stands(finished_run):
+    faults = lines_of(finished_run / "faults.jsonl")
+    later = faults[0] | {"accuracy": 0.123}
+    with open(finished_run / "faults.jsonl", "a") as file:
+        file.write(json.dumps(later) + "\n")
+    key = tuple(later[name] for name in ("id", "scheme", "target", "rate"))
+    assert read_run(finished_run).faults[key]["accuracy"] == 0.123
+
+
+def drop_first_line(path):
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+
+
+def tear_last_line(path):
+    path.write_text(path.read_text()[:-20])
+
+
+DAMAGE = {
+    "config": (lambda run: (run / "config.json").unlink(), "no run directory.*give"),
+    "front": (lambda run: (run / "front.csv").unlink(), "not finished.*--resume"),
+    "empty": (
+        lambda run: (run / "front.csv").write_text("id,generation\n"),
+        "front.csv holds no network",
+    ),
+    "provenance": (
+        lambda run: (run / "provenance.json").write_text("{"),
+        "provenance.json is missing or not JSON; continue",
+    ),
+    "records": (
+        lambda run: drop_first_line(run / "records.jsonl"),
+        r"records.jsonl lacks front members \[0\]; continue",
+    ),
+    "torn": (
+        lambda run: tear_last_line(run / "records.jsonl"),
+        "records.jsonl is not JSON in line 60; continue",
+    ),
+    "progress": (lambda run: (run / "progress.jsonl").unlink(), "progress.* missing"),
+    "faults": (
+        lambda run: drop_first_line(run / "faults.jsonl"),
+        "faults.jsonl lacks front member . at fixed point, weights, rate 0.0001; "
+        "measure it with 'jaxnas inject",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_what_is_missing_is_named_with_its_cure(finished_run, name):
+    damage, message = DAMAGE[name]
+    damage(finished_run)
+    with pytest.raises(ValueError, match=message):
+        write_report(finished_run)
+    assert not (finished_run / "report.md").exists()
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no run directory.*such as runs/digits"):
+        write_report(tmp_path / "nothing")

@@ -22,8 +22,9 @@ def config() -> SearchConfig:
         data=DataConfig(path="digits"),
         space=SpaceConfig(
             stages=(
-                Stage(widths=(4, 8, 12, 16), blocks=2),
-                Stage(widths=(8, 16, 24, 32), blocks=2),
+                Stage(widths=(4, 8, 12, 16), blocks=1),
+                Stage(widths=(8, 16, 24), blocks=2),
+                Stage(widths=(16, 24, 32), blocks=1),
             ),
         ),
         evolution=EvolutionConfig(generations=8, initial=16, population=16, children=8),

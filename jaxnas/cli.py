@@ -76,7 +76,7 @@ class InjectOptions:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0, 2 (bad input) or 130."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    enable_compilation_cache()
+    set_jax_defaults()
     try:
         return _run(arguments)
     except ValueError as error:
@@ -89,8 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def enable_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache directory, from run to run.
+def set_jax_defaults() -> None:
+    """Keeps compiled programs in the user's cache directory, and uses every core.
 
     By environment variables, which JAX reads when it is imported: the user's own
     values stay in force, and JAX need not be imported to set them.
@@ -100,6 +100,8 @@ def enable_compilation_cache() -> None:
         "JAX_COMPILATION_CACHE_DIR": str(Path(caches) / "jaxnas" / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+        # XLA runs small programs on one core: one device per core uses them all.
+        "JAX_NUM_CPU_DEVICES": str(os.cpu_count() or 1),
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

@@ -101,15 +101,15 @@ class TrainingConfig:
     """Steps of every child, from inherited weights (count)."""
     final_steps: int = 300
     """Steps of every network of the final front, in each number scheme (count)."""
-    learning_rate: float = 4e-3
+    learning_rate: float = 2e-2
     """Peak learning rate of initial networks and children (per step)."""
-    final_learning_rate: float = 2e-3
+    final_learning_rate: float = 1e-2
     """Peak learning rate of the final training (per step)."""
-    batch: int = 64
+    batch: int = 32
     """Images per step (count)."""
     weight_decay: float = 1e-4
     """Decoupled weight decay (per unit of learning rate)."""
-    shift: int = 1
+    shift: int = 0
     """Largest random shift of a training image (pixels)."""
     flip: bool = False
     """Whether training images are mirrored at random."""

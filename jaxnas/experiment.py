@@ -9,7 +9,6 @@ seed, stage and number, so an interrupted run ends in the same bytes as a whole 
 import functools
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,48 +24,21 @@ from rich.progress import (
 
 from jaxnas import checkpoints, runs
 from jaxnas.config import SearchConfig, from_plain
-from jaxnas.data import ImageData, load_images
-from jaxnas.measurement import (
-    Evaluation,
-    Faults,
-    Finalists,
-    measure_faults,
-    train_finalists,
-)
+from jaxnas.measurement import Faults, Finalists, measure_faults, train_finalists
 from jaxnas.networks import space as spaces
 from jaxnas.networks.layers import SCHEMES
-from jaxnas.networks.space import SearchSpace
+from jaxnas.preparation import FAULTS, FINAL, GENERATION, START, Stage, prepare, recipe
 from jaxnas.report import write_report
 from jaxnas.search.evolution import Evolution, Problem, generation, start
-from jaxnas.search.lemonade import Lemonade
-from jaxnas.search.morphisms import mutate
 from jaxnas.search.objectives import (
     CHEAP,
     EXPENSIVE,
     HYPERVOLUME_REFERENCE,
-    cheap_objectives,
     hypervolume_points,
 )
 from jaxnas.search.pareto import hypervolume, nondominated
-from jaxnas.training import NO_LABEL, Recipe, initial_weights
+from jaxnas.training import initial_weights
 from jaxnas.types import Key
-
-START, GENERATION, FINAL, FAULTS = range(4)
-
-
-class Stage(NamedTuple):
-    """What every stage of one experiment needs."""
-
-    config: SearchConfig
-    images: ImageData
-    problem: Problem
-    evaluation: Evaluation
-    out: Path
-
-    def key(self, stage: int, number: int = 0) -> Key:
-        """The key of one step of a stage: a function of the seed and these numbers."""
-        root = jax.random.key(self.config.seed)
-        return jax.random.fold_in(jax.random.fold_in(root, stage), number)
 
 
 def search(
@@ -120,90 +92,6 @@ def inject(run: Path, rates: tuple[float, ...], trials: int) -> Path:
             runs.append_lines(run / "faults.jsonl", lines)
     write_report(run)
     return run
-
-
-def prepare(config: SearchConfig, out: Path) -> Stage:
-    """Load the images and set up the problem; nothing is written or trained."""
-    data = config.data
-    images = load_images(
-        data.path,
-        validation_share=data.validation_share,
-        test_share=data.test_share,
-        seed=config.seed,
-        limit=data.limit,
-    )
-    space = SearchSpace(
-        image=images.train_images.shape[1:],
-        classes=images.classes,
-        stages=config.space.stages,
-        kernels=config.space.kernels,
-        expansions=config.space.expansions,
-        word_bits=config.space.word_bits,
-    )
-    problem = _problem(config, space, images)
-    return Stage(config, images, problem, _evaluation(images), out)
-
-
-def _problem(config: SearchConfig, space: SearchSpace, images: ImageData) -> Problem:
-    evolution, training = config.evolution, config.training
-    chosen = tuple(name for name in evolution.objectives if name != EXPENSIVE)
-    evaluation = _evaluation(images)
-    recipe = _recipe(config, training.initial_steps, training.learning_rate)
-    algorithm = Lemonade(
-        evolution.population,
-        spaces.smallest(space),
-        num_objectives=len(evolution.objectives),
-        mutate=_with_space(mutate, space),
-        cheap=cheap_objectives(space, config.hardware, chosen),
-        proposals=evolution.proposals,
-        accepted=evolution.children,
-        memory=max(1024, evolution.population, evolution.children),
-    )
-    return Problem(
-        space=space,
-        algorithm=algorithm,
-        cheap=cheap_objectives(space, config.hardware),
-        objectives=evolution.objectives,
-        initial=evolution.initial,
-        initial_recipe=recipe,
-        child_recipe=recipe._replace(steps=training.child_steps),
-        train_images=jnp.asarray(images.train_images),
-        train_labels=jnp.asarray(images.train_labels),
-        validation_images=evaluation.validation_images,
-        validation_labels=evaluation.validation_labels,
-    )
-
-
-def _with_space(operator, space):
-    return lambda key, genotype: operator(key, space, genotype)
-
-
-def _recipe(config: SearchConfig, steps: int, learning_rate: float) -> Recipe:
-    training = config.training
-    return Recipe(
-        steps=steps,
-        learning_rate=learning_rate,
-        batch=training.batch,
-        weight_decay=training.weight_decay,
-        shift=training.shift,
-        flip=training.flip,
-    )
-
-
-def _evaluation(images: ImageData) -> Evaluation:
-    """Validation and test images padded to one length, to share compiled programs."""
-    length = max(len(images.validation_labels), len(images.test_labels))
-
-    def padded(pictures, labels):
-        missing = length - len(labels)
-        pictures = np.pad(pictures, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        labels = np.pad(labels, (0, missing), constant_values=NO_LABEL)
-        return jnp.asarray(pictures), jnp.asarray(labels)
-
-    return Evaluation(
-        *padded(images.validation_images, images.validation_labels),
-        *padded(images.test_images, images.test_labels),
-    )
 
 
 def _progress() -> Progress:
@@ -333,7 +221,7 @@ def _train_scheme(stage, evolution, rows, scheme, advance) -> Finalists:
         problem.train_images,
         problem.train_labels,
         stage.evaluation,
-        _recipe(stage.config, training.final_steps, training.final_learning_rate),
+        recipe(stage.config, training.final_steps, training.final_learning_rate),
         scheme=scheme,
         group=problem.algorithm.accepted,
         advance=advance,

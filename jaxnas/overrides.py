@@ -23,17 +23,33 @@ class Leaf(NamedTuple):
     value: Any
 
 
-def leaves(config, prefix: str = "") -> dict[str, Leaf]:
-    """All settings of a dataclass instance by dotted key."""
-    annotations = typing.get_type_hints(type(config))
+def leaves(config) -> dict[str, Leaf]:
+    """All settings of a dataclass instance by dotted key.
+
+    The dataclasses of a tuple are counted from 0: `stages.0.blocks`.
+    """
     found = {}
-    for field in dataclasses.fields(config):
-        key, value = f"{prefix}{field.name}", getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            found |= leaves(value, f"{key}.")
+    for name, annotation, value in _children(config):
+        if _has_children(value):
+            found |= {f"{name}.{key}": leaf for key, leaf in leaves(value).items()}
         else:
-            found[key] = Leaf(annotations[field.name], value)
+            found[name] = Leaf(annotation, value)
     return found
+
+
+def _has_children(value) -> bool:
+    if isinstance(value, tuple):
+        return bool(value) and all(map(dataclasses.is_dataclass, value))
+    return dataclasses.is_dataclass(value)
+
+
+def _children(node) -> list[tuple[str, Any, Any]]:
+    """Name, annotation and value of each part of a dataclass or tuple of them."""
+    if isinstance(node, tuple):
+        return [(str(i), type(value), value) for i, value in enumerate(node)]
+    annotations = typing.get_type_hints(type(node))
+    names = [field.name for field in dataclasses.fields(node)]
+    return [(name, annotations[name], getattr(node, name)) for name in names]
 
 
 def split_arguments(
@@ -73,17 +89,21 @@ def override(configs: tuple, settings: dict[str, list[str]]) -> tuple:
     return tuple(_rebuilt(config, values) for config in configs)
 
 
-def _rebuilt(config, values: dict[str, Any], prefix: str = ""):
+def _rebuilt(node, values: dict[str, Any], prefix: str = ""):
     changes = {}
-    for field in dataclasses.fields(config):
-        key, old = f"{prefix}{field.name}", getattr(config, field.name)
-        if dataclasses.is_dataclass(old):
+    for name, _, old in _children(node):
+        key = f"{prefix}{name}"
+        if _has_children(old):
             new = _rebuilt(old, values, f"{key}.")
         else:
             new = values.get(key, old)
         if new is not old:
-            changes[field.name] = new
-    return dataclasses.replace(config, **changes) if changes else config
+            changes[name] = new
+    if not changes:
+        return node
+    if isinstance(node, tuple):
+        return tuple(changes.get(str(i), old) for i, old in enumerate(node))
+    return dataclasses.replace(node, **changes)
 
 
 def _value(key: str, texts: list[str], known: dict[str, Leaf]):
@@ -133,17 +153,28 @@ def _text(value) -> str:
 def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     """`, did you mean ...?` with the closest known name, or nothing.
 
-    A name without its section is also close: `steps` to `training.steps`.
+    Close is a name of the same section, then a whole name, then, if the section is
+    unknown or not given, a name in another one. Else the section's names are listed.
     """
     known = list(known)
-    last = {key.rpartition(".")[2]: key for key in known}
-    close = difflib.get_close_matches(name, [*known, *last], n=1, cutoff=0.5)
-    if not close:
-        close = difflib.get_close_matches(name.rpartition(".")[2], last, n=1)
-    if not close:
-        return ""
-    best = close[0] if close[0] in known else last[close[0]]
-    return f", did you mean {prefix}{best}?"
+    section, _, last = name.rpartition(".")
+    siblings = {
+        key.rpartition(".")[2]: key
+        for key in known
+        if key.rpartition(".")[0] == section
+    }
+    anywhere = {key.rpartition(".")[2]: key for key in known}
+    whole = {key: key for key in known}
+    searches = [(last, siblings, 0.6), (name, whole, 0.8)]
+    if not section or not siblings:
+        searches.append((last, anywhere, 0.6))
+    for text, candidates, cutoff in searches:
+        if close := difflib.get_close_matches(text, candidates, n=1, cutoff=cutoff):
+            return f", did you mean {prefix}{candidates[close[0]]}?"
+    if section and siblings:
+        names = ", ".join(prefix + key for key in siblings.values())
+        return f", did you mean one of {names}?"
+    return ""
 
 
 def print_help(command: str, description: str, configs: dict[str, Any]) -> None:

@@ -308,9 +308,13 @@ def _provenance_section(run: Run) -> str:
     return _section("Provenance", "\n".join(lines), block)
 
 
-def _flat(tree: dict, prefix: str = ""):
+def _flat(tree, prefix: str = ""):
+    """Dotted names and values of nested dictionaries and lists of dictionaries."""
+    if isinstance(tree, list):
+        tree = dict(enumerate(tree))
     for name, value in tree.items():
-        if isinstance(value, dict):
+        nested = isinstance(value, list) and value and isinstance(value[0], dict)
+        if nested or isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

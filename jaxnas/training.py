@@ -1,4 +1,4 @@
-"""Quantisation-aware training and evaluation of supernet genotypes, whole groups a call.
+"""Quantisation-aware training and evaluation of genotypes, a whole group in one call.
 
 A group is a leading axis over networks, parted over the devices; each device runs its
 share one after another in one compiled program, since a batched index would make every
@@ -19,8 +19,8 @@ from jaxtyping import Array, Float, Int, UInt8
 from jaxnas.data import augment
 from jaxnas.devices import map_over_devices
 from jaxnas.networks import supernet
+from jaxnas.networks.extents import Network
 from jaxnas.networks.space import SearchSpace
-from jaxnas.networks.supernet import Network
 from jaxnas.types import Genotype, Key
 
 Images = UInt8[Array, "images height width channels"]

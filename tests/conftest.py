@@ -34,6 +34,7 @@ def shared():
 
 
 RATES = (1e-4, 1e-3, 1e-2)
+CONFIG = {"seed": 3, "stages": [{"widths": [4, 8]}, {"widths": [16]}]}
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def pristine_run(tmp_path_factory):
     rng = np.random.default_rng(0)
     run = tmp_path_factory.mktemp("runs") / "digits"
     run.mkdir()
-    (run / "config.json").write_text(json.dumps({"seed": 3, "data": {"source": "x"}}))
+    (run / "config.json").write_text(json.dumps(CONFIG))
     provenance = {"versions": {"jax": "0.10.2"}, "command": "jaxnas search c.py"}
     (run / "provenance.json").write_text(json.dumps(provenance))
     records, faults = [], []

@@ -41,7 +41,7 @@ def test_number_of_flips_is_binomial(rate, max_rate):
     assert stats.binomtest(flips, total_bits, rate).pvalue > ALPHA
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.01, 0.3, 1.0])
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
 def test_number_of_dense_flips_is_binomial_in_every_plane(rate):
     masks = bernoulli_masks(KEY, (1000, 1001), 5, rate, np.uint8)
     assert not np.any(masks >> 5)
@@ -128,7 +128,7 @@ def test_lower_rates_flip_subsets_under_one_key():
 def test_rate_zero_flips_nothing_and_rate_one_everything():
     assert not used(bernoulli_positions(KEY, 1000, 0.0, 0.1), 1000).size
     assert bernoulli_positions(KEY, 1000, 0.0, 0.0).size == 0
-    everything = bernoulli_positions(KEY, 1000, 1.0, 1.0)
+    everything = used(bernoulli_positions(KEY, 1000, 1.0, 1.0), 1000)
     np.testing.assert_array_equal(everything, np.arange(1000))
 
 
@@ -143,12 +143,13 @@ def test_vmap_map_and_loop_agree():
     np.testing.assert_array_equal(mapped, loop)
 
 
-@pytest.mark.parametrize("limit", [10, 5000, 2**31 - 1])
+@pytest.mark.parametrize("limit", [5000, 2**31 - 1])
 def test_running_sums_stop_at_the_limit_on_every_platform(limit):
-    gaps = np.random.default_rng(0).integers(0, min(limit, 2**30), 300, np.uint32)
+    gaps = np.random.default_rng(0).integers(0, min(limit, 2**30), 60, np.uint32)
     sums = np.minimum(np.cumsum(gaps.astype(np.uint64)), limit)
-    np.testing.assert_array_equal(_sums_by_loop(jnp.asarray(gaps), limit), sums)
-    np.testing.assert_array_equal(_sums_by_tree(jnp.asarray(gaps), limit), sums)
+    for implementation in (_sums_by_loop, _sums_by_tree):
+        found = implementation(jnp.asarray(gaps), jnp.uint32(limit))
+        np.testing.assert_array_equal(found, sums)
 
 
 def test_flips_become_masks_by_a_loop_over_bits():
@@ -166,7 +167,7 @@ def test_room_suffices_for_all_but_a_negligible_share():
         for rate in (1e-9, 1e-6, 1e-3, 0.1, 0.9):
             law = stats.binom(bits, max(rate, SMALLEST_MAX_RATE))
             room = capacity(bits, rate)
-            assert room == bits or law.sf(room) < 1e-14
+            assert law.sf(room) < 1e-14
 
 
 @pytest.mark.parametrize(

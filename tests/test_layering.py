@@ -12,15 +12,15 @@ ORDER = """
 types trees jaxprs devices switches
 numerics.formats numerics.words numerics.primitives numerics.calibration
 topology tracing
-networks.layers networks.space networks.supernet networks.tables networks.compact
-networks.materialize
+networks.convolutions networks.layers networks.space networks.extents networks.tables
+networks.supernet networks.compact networks.materialize
 data training checkpoints
 faults.masks faults.models faults.injection faults.statistics faults.campaign
 hardware.systolic hardware.memory
 analysis.resilience
 search.pareto search.morphisms search.objectives search.algorithms search.lemonade
 search.random search.evolution
-plots report config overrides experiment cli
+measurement plots report config overrides runs preparation experiment cli
 """.split()
 
 

@@ -32,6 +32,11 @@ class Outer:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Stages:
+    stages: tuple[Inner, ...] = (Inner(), Inner(high=7))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
     out: str = "x"
 
@@ -88,6 +93,16 @@ def test_values_that_depend_on_each_other_change_together():
         override((Outer(),), {"inner.low": ["8"]})
 
 
+def test_dataclasses_in_a_tuple_are_counted():
+    assert leaves(Stages())["stages.1.high"] == (int, 7)
+    (after,) = override((Stages(),), {"stages.1.low": ["6"]})
+    assert after == Stages(stages=(Inner(), Inner(low=6, high=7)))
+    with pytest.raises(ValueError, match="did you mean --stages.0.low?"):
+        override((Stages(),), {"stages.0.lo": ["1"]})
+    with pytest.raises(ValueError, match="unknown key --stages.2.low, did you mean"):
+        override((Stages(),), {"stages.2.low": ["1"]})
+
+
 def test_several_dataclasses_share_the_keys():
     options, config = override((Options(), Outer()), {"out": ["y"], "limit": ["2"]})
     assert options == Options(out="y") and config == Outer(limit=2)
@@ -102,6 +117,7 @@ def test_several_dataclasses_share_the_keys():
         ("high", ["1"], "unknown key --high, did you mean --inner.high?"),
         ("training.hihg", ["1"], "did you mean --inner.high?"),
         ("rate", ["1"], "did you mean --rates?"),
+        ("inner.depth", ["1"], "one of --inner.low, --inner.high, --inner.name?"),
         ("zzzzzz", ["1"], "unknown key --zzzzzz; --help lists all keys"),
         ("inner", ["1"], "unknown key --inner"),
         (

@@ -41,18 +41,20 @@ def test_a_shortcut_is_kept_and_read_alike_with_and_without_sites():
 
 
 def test_results_summed_before_they_are_stored_share_one_map():
-    def network(p, x):
+    def network(p, b, x):
         x = read_image(x)
         shortcut = conv(x, p)
         inner = store(conv(x, p), 4)
-        return conv(store(jax.nn.relu(inner + shortcut + conv(inner, p)), 6), p)
+        total = inner + shortcut + conv(inner, p) + b[None, None, None]
+        return conv(store(jax.nn.relu(total), 6), p)
 
-    table = trace_topology(network, spec(1, 1, 2, 2), spec(1, 4, 4, 2))
+    table = trace_topology(network, spec(1, 1, 2, 2), spec(2), spec(1, 4, 4, 2))
     image, inner, total = 256, 128, 192
     assert_columns(
         table,
         stored=[1, 1, 1, 0],
         output_bits=[6, 4, 6, 32],
+        bias_bits=[0, 0, 32, 0],
         rectified=[1, 0, 1, 0],
         read_bits=[image, image, inner, total],
         live_bits=[image + total, image + inner + total, inner + total, total],
@@ -313,6 +315,15 @@ def test_pools_around_a_join_are_counted_on_each_path(keep):
     table = trace_topology(network, spec(1, 1, 2, 2), spec(1, 16, 16, 2))
     before_store = 0 if keep is store else 2
     assert_columns(table, pools_after=[4, 3, before_store, 0])
+
+
+def test_pools_before_a_join_are_not_on_the_other_path():
+    def network(p, x):
+        small = store(conv(max_pool(x), p))
+        return conv(store(max_pool(conv(x, p)) + small), p)
+
+    table = trace_topology(network, spec(1, 1, 2, 2), spec(1, 4, 4, 2))
+    assert_columns(table, pools_after=[0, 0, 0])
 
 
 @pytest.mark.parametrize(

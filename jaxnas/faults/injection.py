@@ -28,7 +28,7 @@ from jaxnas.jaxprs import (
     while_operands,
 )
 from jaxnas.numerics.calibration import absmax_scale
-from jaxnas.numerics.formats import IEEE, Format, word_dtype
+from jaxnas.numerics.formats import IEEE, Format, Name, word_dtype
 from jaxnas.numerics.primitives import Stored, quantize_p
 from jaxnas.trees import leaf_keys, leaf_paths, select
 from jaxnas.types import Key
@@ -81,7 +81,7 @@ def inject(fun: Callable, *faults: Fault) -> Callable:
     return faulty
 
 
-def _check(fault: Fault) -> None:
+def _check(fault) -> None:
     if not isinstance(fault, Fault):
         raise ValueError(f"inject takes Faults, got {fault!r}; wrap it: Fault(model)")
     unknown = set(fault.stored or ()) - set(get_args(Stored))
@@ -334,7 +334,7 @@ def corrupt(
 
 def _faulted(key: Key, leaf: Array, model: FaultModel, format: Format | None) -> Array:
     if format is None:
-        own = IEEE(name=leaf.dtype.name)
+        own = _own_format(leaf)
         # A cast instead of encode: it keeps every NaN as it is.
         words = jax.lax.bitcast_convert_type(leaf, word_dtype(own.bits))
         words = model.apply(model.sample(key, leaf.shape, own), words)
@@ -344,3 +344,12 @@ def _faulted(key: Key, leaf: Array, model: FaultModel, format: Format | None) ->
     fault = model.sample(key, leaf.shape, format)
     words = model.apply(fault, format.encode(values, scale))
     return format.decode(words, scale).astype(leaf.dtype)
+
+
+def _own_format(leaf: Array) -> IEEE:
+    if leaf.dtype.name not in get_args(Name):
+        raise ValueError(
+            f"a leaf of dtype {leaf.dtype}; expected one of {get_args(Name)}: leave it "
+            "out by its path, or give the format in which it is stored"
+        )
+    return IEEE(name=leaf.dtype.name)

@@ -33,8 +33,10 @@ odd numbers above 2**24, so that longer ones would favour some bits of a word.""
 def capacity(total_bits: int, max_rate: float) -> int:
     """How many flips to make room for: the mean, 8 standard deviations and 16 more.
 
-    More of them than that have probability below 1e-14. Raises ValueError for
-    a rate outside [0, 1] and for 2**31 bits and more, where positions overflow.
+    More of them than that have probability below 1e-14. Rounded up to a power of two:
+    samplers of one capacity are one program, which XLA compiles once for all memories
+    of a network. Raises ValueError for a rate outside [0, 1] and for 2**31 bits and
+    more, where positions overflow.
     """
     if not 0 <= max_rate <= 1:
         raise ValueError(f"max_rate={max_rate}; expected a probability per bit, 0 to 1")
@@ -42,12 +44,13 @@ def capacity(total_bits: int, max_rate: float) -> int:
         raise ValueError(
             f"{total_bits} bits in one memory; expected fewer than 2**31: split it"
         )
+    if max_rate == 0:
+        return 0
     mean = total_bits * max(max_rate, SMALLEST_MAX_RATE)
-    room = math.ceil(mean + 8 * math.sqrt(mean) + 16) if max_rate else 0
-    return min(room, total_bits)
+    room = math.ceil(mean + 8 * math.sqrt(mean) + 16)
+    return 1 << (room - 1).bit_length()
 
 
-@partial(jax.jit, static_argnames=("total_bits", "max_rate"))
 def bernoulli_positions(
     key: Key, total_bits: int, rate: Rate, max_rate: float
 ) -> UInt32[Array, " capacity"]:
@@ -60,20 +63,23 @@ def bernoulli_positions(
     Raises ValueError as `capacity` does.
     """
     slots = capacity(total_bits, max_rate)
-    unused = jnp.full(slots, total_bits, jnp.uint32)
+    limit = jnp.uint32(total_bits)
     if not slots:
-        return unused
-    max_rate = max(max_rate, SMALLEST_MAX_RATE)
+        return jnp.full(slots, limit)
+    return _positions(key, limit, rate, slots, max(max_rate, SMALLEST_MAX_RATE))
 
+
+@partial(jax.jit, static_argnames=("slots", "max_rate"))
+def _positions(key, limit, rate, slots, max_rate):
     def sample(key):
         # One call: every separate draw is compiled, and dispatched, on its own.
         bits = jax.random.bits(key, (2 * slots,))
-        positions = _running_sums(_gaps(bits[:slots], total_bits, max_rate), total_bits)
+        positions = _running_sums(_gaps(bits[:slots], limit, max_rate), limit)
         # The product, not the ratio of the rates: at max_rate all flips must stay.
         kept = _uniform(bits[slots:]) * max_rate <= rate
-        return jnp.where(kept, positions, unused)
+        return jnp.where(kept, positions, limit)
 
-    return jax.lax.cond(jnp.asarray(rate) > 0, sample, lambda key: unused, key)
+    return jax.lax.cond(rate > 0, sample, lambda key: jnp.full(slots, limit), key)
 
 
 def _uniform(bits: UInt32[Array, "..."]) -> Float[Array, "..."]:
@@ -82,9 +88,9 @@ def _uniform(bits: UInt32[Array, "..."]) -> Float[Array, "..."]:
 
 
 def _gaps(
-    bits: UInt32[Array, " n"], total_bits: int, max_rate: float
+    bits: UInt32[Array, " n"], limit: UInt32[Array, ""], max_rate: float
 ) -> UInt32[Array, " n"]:
-    """Distances from flip to flip; the first one counts from before the first bit.
+    """Distances from flip to flip, at most `limit`; the first counts from bit 0.
 
     E = -log U is needed with full relative precision at both ends: U near 1 decides
     on neighbouring flips, U near 0 on the longest gaps. With t <= 1/2 the distance
@@ -94,38 +100,36 @@ def _gaps(
     below = bits < jnp.uint32(2**31)
     exponential = jnp.where(below, -jnp.log(nearer), -jnp.log1p(-nearer))
     scale = -1 / math.log1p(-max_rate) if max_rate < 1 else 0.0
-    skipped = jnp.minimum(exponential * scale, float(total_bits)).astype(jnp.uint32)
+    skipped = jnp.minimum(exponential * scale, limit.astype(jnp.float32))
     # The first flip may be bit 0; each further one lies at least one bit on.
     step = (jnp.arange(bits.size) > 0).astype(jnp.uint32)
-    return jnp.minimum(skipped + step, jnp.uint32(total_bits))
+    return jnp.minimum(skipped.astype(jnp.uint32) + step, limit)
 
 
-def _running_sums(gaps: UInt32[Array, " n"], limit: int) -> UInt32[Array, " n"]:
+def _running_sums(
+    gaps: UInt32[Array, " n"], limit: UInt32[Array, ""]
+) -> UInt32[Array, " n"]:
     """Cumulative sums that stop at `limit`; all terms are below 2**31, so none wraps.
 
     A plain loop is the fastest on CPU, to run and to compile; devices with many lanes
     need the logarithmic depth.
     """
-    loop, tree = (
-        partial(_sums_by_loop, limit=limit),
-        partial(_sums_by_tree, limit=limit),
+    return jax.lax.platform_dependent(
+        gaps, limit, cpu=_sums_by_loop, default=_sums_by_tree
     )
-    return jax.lax.platform_dependent(gaps, cpu=loop, default=tree)
 
 
-def _sums_by_loop(gaps: UInt32[Array, " n"], limit: int) -> UInt32[Array, " n"]:
+def _sums_by_loop(gaps, limit):
     def step(total, gap):
-        total = jnp.minimum(total + gap, jnp.uint32(limit))
+        total = jnp.minimum(total + gap, limit)
         return total, total
 
     return jax.lax.scan(step, jnp.uint32(0), gaps)[1]
 
 
-def _sums_by_tree(gaps: UInt32[Array, " n"], limit: int) -> UInt32[Array, " n"]:
+def _sums_by_tree(gaps, limit):
     # Saturating addition is associative.
-    return jax.lax.associative_scan(
-        lambda a, b: jnp.minimum(a + b, jnp.uint32(limit)), gaps
-    )
+    return jax.lax.associative_scan(lambda a, b: jnp.minimum(a + b, limit), gaps)
 
 
 def flips_to_masks(

@@ -10,6 +10,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from jaxnas.networks.convolutions import (
+    convolution,
+    depthwise_convolution,
+    max_pool,
+)
 from jaxnas.networks.layers import (
     HeadParams,
     Layer,
@@ -18,9 +23,6 @@ from jaxnas.networks.layers import (
     StoredMap,
     apply_head,
     apply_layer,
-    convolution,
-    depthwise_convolution,
-    max_pool,
     read_image,
     word_formats,
 )

@@ -7,8 +7,8 @@ power-of-two steps every product and sum is a multiple of one small step, so flo
 computes what int8 operands and int32 accumulators would, bit for bit and in any order,
 as long as accumulators stay below 2**24 steps.
 
-Folding in training follows Krishnamoorthi (2018, arXiv 1806.08342, section 3.2.2): the
-kernel is quantised as it will be deployed, scaled by the running deviation, and the
+Training sees the deployed words (after Krishnamoorthi 2018, arXiv 1806.08342): the
+kernel is quantised as it will be stored, scaled by the running deviation, and the
 batch's own statistics normalise its output.
 """
 
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxnas.networks.convolutions import Maps
 from jaxnas.numerics.calibration import power_of_two
 from jaxnas.numerics.formats import FixedPoint, Format, Logarithmic
 from jaxnas.numerics.primitives import quantize
@@ -33,7 +34,6 @@ STATISTICS_MOMENTUM = 0.9
 SCHEMES = ("fixed_point", "logarithmic")
 
 Choice = int | Int[Array, ""]
-Maps = Float[Array, "batch height width channels"]
 Convolve = Callable[[Array, Array], Array]
 
 
@@ -235,34 +235,6 @@ def apply_head(
     bias = store_bias(params.bias, step.reshape(-1) * x.step * shift, "head/bias")
     product = jnp.matmul(pooled, kernel, precision=lax.Precision.HIGHEST)
     return product + bias[None, :]
-
-
-def convolution(x: Maps, kernel: Array) -> Maps:
-    """Stride 1, zero padding that keeps the map's size; all float32 bits used."""
-    return _convolution(x, kernel, groups=1)
-
-
-def depthwise_convolution(x: Maps, kernel: Array) -> Maps:
-    """One HW1C filter a channel, stride 1, zero padding that keeps the map's size."""
-    return _convolution(x, kernel, groups=x.shape[-1])
-
-
-def _convolution(x, kernel, groups):
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(1, 1),
-        padding="SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-        precision=lax.Precision.HIGHEST,
-    )
-
-
-def max_pool(x: Maps) -> Maps:
-    """2x2 maxima with stride 2; an odd last row or column is dropped."""
-    window = (1, 2, 2, 1)
-    return lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
 
 
 def per_channel(vector: Float[Array, " channels"]) -> Float[Array, "1 1 1 channels"]:

@@ -6,8 +6,8 @@ import numpy as np
 
 from jaxnas.networks import space as spaces
 from jaxnas.networks.compact import BlockSpec, CompactNetwork, NetworkSpec, WordSpec
+from jaxnas.networks.extents import STEM_KERNEL, Extent, Network, extents
 from jaxnas.networks.space import OPERATIONS, SearchSpace
-from jaxnas.networks.supernet import STEM_KERNEL, Extent, Network, extents
 from jaxnas.types import Genotype
 
 

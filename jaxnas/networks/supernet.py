@@ -10,7 +10,8 @@ with `lax.map` (or one device each), not with `vmap`, which would run every bran
 """
 
 import functools
-from typing import Generic, NamedTuple, TypeVar
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,20 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxnas.networks import space as spaces
+from jaxnas.networks.convolutions import (
+    gathered_convolution,
+    max_pool,
+    pointwise,
+    shifted_depthwise,
+)
+from jaxnas.networks.extents import (
+    STEM_KERNEL,
+    Block,
+    Network,
+    extents,
+    kernel_mask,
+    split_stages,
+)
 from jaxnas.networks.layers import (
     SCHEMES,
     Choice,
@@ -29,7 +44,6 @@ from jaxnas.networks.layers import (
     WordFormats,
     apply_head,
     apply_layer,
-    max_pool,
     read_image,
     word_formats,
 )
@@ -37,94 +51,12 @@ from jaxnas.networks.space import Architecture, SearchSpace
 from jaxnas.switches import recomputed_switch
 from jaxnas.types import Genotype, Key
 
-STEM_KERNEL = 3
-LayerType = TypeVar("LayerType")
-HeadType = TypeVar("HeadType")
-
-
-class Block(NamedTuple, Generic[LayerType]):
-    """One value for every layer that a block slot may use."""
-
-    expand: LayerType
-    spatial: LayerType
-    depthwise: LayerType
-    project: LayerType
-
-
-class Network(NamedTuple, Generic[LayerType, HeadType]):
-    """One value per layer, stacked over the slots of a stage, and one for the head."""
-
-    stem: LayerType
-    stages: tuple[Block, ...]
-    head: HeadType
-
-
-class Extent(NamedTuple):
-    """The active part of a layer: whether it runs, its widths, its kernel's side."""
-
-    used: Bool[Array, "..."]
-    in_width: Int[Array, "..."]
-    out_width: Int[Array, "..."]
-    side: Int[Array, "..."]
-
-
-def extents(space: SearchSpace, genotype: Genotype) -> Network:
-    """The active part of every layer of the supernet under one genotype."""
-    one = spaces.decode(space, genotype)
-    ones = jnp.ones_like(one.in_width)
-    side = jnp.array(space.kernels)[one.kernel]
-    is_full = one.operation == spaces.CONVOLUTION
-    is_inverted = one.operation == spaces.INVERTED
-    slots = Block(
-        expand=Extent(
-            one.present & is_inverted, one.in_width, one.expanded_width, ones
-        ),
-        spatial=Extent(one.present & is_full, one.in_width, one.out_width, side),
-        depthwise=Extent(one.present & ~is_full, ones, one.expanded_width, side),
-        project=Extent(one.present & ~is_full, one.expanded_width, one.out_width, ones),
-    )
-    always = jnp.bool_(True)
-    channels, classes = jnp.int32(space.image[2]), jnp.int32(space.classes)
-    return Network(
-        stem=Extent(always, channels, one.stem_width, jnp.int32(STEM_KERNEL)),
-        stages=split_stages(space, slots),
-        head=Extent(always, one.head_width, classes, jnp.int32(1)),
-    )
-
-
-def split_stages(space: SearchSpace, slots):
-    """A pytree with a leading axis of all slots, parted into one pytree per stage."""
-    ends = [
-        sum(s.blocks for s in space.stages[: i + 1]) for i in range(len(space.stages))
-    ]
-    starts = [0, *ends[:-1]]
-    return tuple(
-        jax.tree.map(lambda leaf: leaf[start:end], slots)  # noqa: B023
-        for start, end in zip(starts, ends, strict=True)
-    )
-
-
-def kernel_mask(extent: Extent, shape: tuple[int, ...]) -> Bool[Array, "..."]:
-    """Which weights of a kernel of this HWIO `shape` are active; centred taps."""
-    taps = [
-        jnp.abs(jnp.arange(size) - size // 2) <= extent.side // 2 for size in shape[:2]
-    ]
-    inputs = jnp.arange(shape[2]) < extent.in_width
-    outputs = jnp.arange(shape[3]) < extent.out_width
-    return (
-        extent.used
-        & taps[0][:, None, None, None]
-        & taps[1][None, :, None, None]
-        & inputs[None, None, :, None]
-        & outputs[None, None, None, :]
-    )
-
 
 def init(key: Key, space: SearchSpace) -> tuple[Network, Network]:
     """Parameters (He et al. 2015 normal kernels) and statistics of the supernet."""
     shapes = kernel_shapes(space)
     leaves, structure = jax.tree.flatten(shapes, is_leaf=_is_shape)
-    sizes = [int(functools.reduce(lambda a, b: a * b, shape)) for shape in leaves]
+    sizes = [math.prod(shape) for shape in leaves]
     # One draw for all kernels: every further call of the sampler compiles its own code.
     normal = jax.random.normal(key, (sum(sizes),))
     kernels, start = [], 0
@@ -225,7 +157,7 @@ def apply(
 
 
 def _word_choices(one: Architecture, first: Choice) -> Architecture:
-    """The architecture with word widths as indices into formats, counted from `first`."""
+    """The architecture with its word choices counted from format `first`."""
     return one._replace(
         **{
             name: getattr(one, name) + first
@@ -384,44 +316,3 @@ def _sized(convolve, sides, choice, x, kernel):
         return lambda x, kernel: convolve(x, kernel[inner, inner])
 
     return recomputed_switch(choice, [branch(side) for side in sides], x, kernel)
-
-
-def pointwise(x, kernel):
-    """1x1 convolution as a matrix product."""
-    return jnp.matmul(x, kernel[0, 0], precision=lax.Precision.HIGHEST)
-
-
-def gathered_convolution(x, kernel):
-    """Convolution as one matrix product of gathered patches.
-
-    Inside loops and switches XLA runs convolutions on the CPU as plain loop nests, some
-    fifteen times slower; matrix products keep their fast kernels there.
-    """
-    patches = jnp.concatenate(_windows(x, kernel.shape[0]), axis=-1)
-    flat = kernel.reshape(-1, kernel.shape[-1])
-    return jnp.matmul(patches, flat, precision=lax.Precision.HIGHEST)
-
-
-def shifted_depthwise(x, kernel):
-    """Depthwise convolution as a sum of shifted products.
-
-    XLA's grouped convolution took 9 to 20 times as long on the CPU, forward and back,
-    for maps of 4x4 and 8x8.
-    """
-    taps = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1])
-    return sum(
-        window * tap
-        for window, tap in zip(_windows(x, kernel.shape[0]), taps, strict=True)
-    )
-
-
-def _windows(x, side):
-    """The map shifted under every tap of a square kernel, zero outside; row by row."""
-    height, width = x.shape[1:3]
-    margin = side // 2
-    padded = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
-    return [
-        padded[:, row : row + height, column : column + width]
-        for row in range(side)
-        for column in range(side)
-    ]

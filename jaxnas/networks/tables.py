@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.networks import space as spaces
+from jaxnas.networks.extents import STEM_KERNEL
 from jaxnas.networks.space import Architecture, SearchSpace
-from jaxnas.networks.supernet import STEM_KERNEL
 from jaxnas.topology import LayerTable
 from jaxnas.types import Genotype
 

@@ -12,10 +12,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxnas.networks import space as spaces
-from jaxnas.networks import supernet
+from jaxnas.networks.extents import (
+    Block,
+    Extent,
+    Network,
+    extents,
+    kernel_mask,
+    split_stages,
+)
 from jaxnas.networks.layers import LayerParams, LayerStatistics
 from jaxnas.networks.space import BLOCK_GENES, HEAD_GENES, STEM_GENES, SearchSpace
-from jaxnas.networks.supernet import Block, Extent, Network, kernel_mask
 from jaxnas.training import Weights, initial_weights
 from jaxnas.types import Genotype, Key
 
@@ -61,7 +67,7 @@ def _matters(space: SearchSpace, genotype: Genotype) -> Bool[Array, " genes"]:
 
 
 def _insert_block(space, genotype, gene, bits):
-    """Random genes with a shortcut in the slot whose `present` gene is about to be 1."""
+    """Random genes with a shortcut in the slot whose `present` gene will be 1."""
     counts = jnp.asarray(spaces.cardinalities(space))
     drawn = (bits >> 4) % counts.astype(jnp.uint32)
     first = len(STEM_GENES)
@@ -88,8 +94,8 @@ def inherit(
     filter is new. The last normalisation of an inserted residual block gets gain zero.
     """
     fresh = initial_weights(key, space)
-    before = supernet.extents(space, parent)
-    after = supernet.extents(space, child)
+    before = extents(space, parent)
+    after = extents(space, child)
     params, statistics = [], []
     for parts in zip(*map(_layers, (before, after, *weights, *fresh)), strict=True):
         old, new = _inherit_layer(*parts)
@@ -154,7 +160,7 @@ def _silence_inserted(space, parent, child, weights):
     """Gain zero behind every block that is new and has a shortcut around it."""
     old, new = spaces.decode(space, parent), spaces.decode(space, child)
     inserted = new.present & ~old.present & new.residual
-    stages = supernet.split_stages(space, inserted)
+    stages = split_stages(space, inserted)
 
     def silence(block, slots):
         def quiet(layer):

@@ -1,0 +1,124 @@
+"""A configuration made into what an experiment works with: images, problem and keys.
+
+Everything that can be wrong with a configuration shows here, before any training.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.config import SearchConfig
+from jaxnas.data import ImageData, load_images
+from jaxnas.measurement import Evaluation
+from jaxnas.networks import space as spaces
+from jaxnas.networks.space import SearchSpace
+from jaxnas.search.evolution import Problem
+from jaxnas.search.lemonade import Lemonade
+from jaxnas.search.morphisms import mutate
+from jaxnas.search.objectives import EXPENSIVE, cheap_objectives
+from jaxnas.training import NO_LABEL, Recipe
+from jaxnas.types import Key
+
+START, GENERATION, FINAL, FAULTS = range(4)
+
+
+class Stage(NamedTuple):
+    """What every stage of one experiment needs."""
+
+    config: SearchConfig
+    images: ImageData
+    problem: Problem
+    evaluation: Evaluation
+    out: Path
+
+    def key(self, stage: int, number: int = 0) -> Key:
+        """The key of one step of a stage: a function of the seed and these numbers."""
+        root = jax.random.key(self.config.seed)
+        return jax.random.fold_in(jax.random.fold_in(root, stage), number)
+
+
+def prepare(config: SearchConfig, out: Path) -> Stage:
+    """Load the images and set up the problem; nothing is written or trained."""
+    data = config.data
+    images = load_images(
+        data.path,
+        validation_share=data.validation_share,
+        test_share=data.test_share,
+        seed=config.seed,
+        limit=data.limit,
+    )
+    space = SearchSpace(
+        image=images.train_images.shape[1:],
+        classes=images.classes,
+        stages=config.space.stages,
+        kernels=config.space.kernels,
+        expansions=config.space.expansions,
+        word_bits=config.space.word_bits,
+    )
+    problem = _problem(config, space, images)
+    return Stage(config, images, problem, _evaluation(images), out)
+
+
+def _problem(config: SearchConfig, space: SearchSpace, images: ImageData) -> Problem:
+    evolution, training = config.evolution, config.training
+    chosen = tuple(name for name in evolution.objectives if name != EXPENSIVE)
+    evaluation = _evaluation(images)
+    first = recipe(config, training.initial_steps, training.learning_rate)
+    algorithm = Lemonade(
+        evolution.population,
+        spaces.smallest(space),
+        num_objectives=len(evolution.objectives),
+        mutate=_with_space(mutate, space),
+        cheap=cheap_objectives(space, config.hardware, chosen),
+        proposals=evolution.proposals,
+        accepted=evolution.children,
+        memory=max(1024, evolution.population, evolution.children),
+    )
+    return Problem(
+        space=space,
+        algorithm=algorithm,
+        cheap=cheap_objectives(space, config.hardware),
+        objectives=evolution.objectives,
+        initial=evolution.initial,
+        initial_recipe=first,
+        child_recipe=first._replace(steps=training.child_steps),
+        train_images=jnp.asarray(images.train_images),
+        train_labels=jnp.asarray(images.train_labels),
+        validation_images=evaluation.validation_images,
+        validation_labels=evaluation.validation_labels,
+    )
+
+
+def _with_space(operator, space):
+    return lambda key, genotype: operator(key, space, genotype)
+
+
+def recipe(config: SearchConfig, steps: int, learning_rate: float) -> Recipe:
+    training = config.training
+    return Recipe(
+        steps=steps,
+        learning_rate=learning_rate,
+        batch=training.batch,
+        weight_decay=training.weight_decay,
+        shift=training.shift,
+        flip=training.flip,
+    )
+
+
+def _evaluation(images: ImageData) -> Evaluation:
+    """Validation and test images padded to one length, to share compiled programs."""
+    length = max(len(images.validation_labels), len(images.test_labels))
+
+    def padded(pictures, labels):
+        missing = length - len(labels)
+        pictures = np.pad(pictures, ((0, missing), (0, 0), (0, 0), (0, 0)))
+        labels = np.pad(labels, (0, missing), constant_values=NO_LABEL)
+        return jnp.asarray(pictures), jnp.asarray(labels)
+
+    return Evaluation(
+        *padded(images.validation_images, images.validation_labels),
+        *padded(images.test_images, images.test_labels),
+    )

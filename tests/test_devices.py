@@ -1,0 +1,109 @@
+"""Items parted over devices give what a loop gives, bit for bit, on any number."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxnas.devices import map_over_devices
+
+
+def chaotic(item, gain, shift):
+    """Thousands of roundings: any other order of operations gives other bits."""
+    start, times = item["start"], item["times"]
+
+    def step(number, x):
+        return jnp.sin(x * gain) + shift * jnp.mean(x) + 1e-3 * number
+
+    values = lax.fori_loop(0, times, step, start)
+    return {"values": values, "key": jax.random.key_data(item["key"]), "times": times}
+
+
+def items(count):
+    rng = np.random.default_rng(1)
+    return {
+        "start": jnp.asarray(rng.normal(size=(count, 4)), jnp.float32),
+        "times": jnp.arange(count, dtype=jnp.int32) * 7 + 20,
+        "key": jax.random.split(jax.random.key(2), count),
+    }
+
+
+SHARED = jnp.float32(2.7), jnp.array([0.3, -0.2, 0.7, 1.1])
+
+
+def member(group, index):
+    return jax.tree.map(lambda leaf: leaf[index], group)
+
+
+def run(count):
+    return jax.jit(lambda group: map_over_devices(chaotic, group, *SHARED))(
+        items(count)
+    )
+
+
+def bits(results):
+    return np.asarray(results["values"]).view(np.uint32).tolist()
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_equals_a_loop(count):
+    group, one = items(count), jax.jit(chaotic)
+    found = run(count)
+    for index in range(count):
+        expected = one(member(group, index), *SHARED)
+        for name, value in expected.items():
+            assert found[name].dtype == value.dtype
+            assert found[name].shape == (count, *value.shape)
+            np.testing.assert_array_equal(found[name][index], value)
+
+
+def test_items_do_not_meet():
+    """A NaN in one item stays there, and an item alone is an item in company."""
+    group = items(4)
+    group["start"] = group["start"].at[1, 2].set(jnp.nan)
+    mapped = jax.jit(lambda group: map_over_devices(chaotic, group, *SHARED))
+    values = np.asarray(mapped(group)["values"])
+    clean = np.asarray(run(4)["values"])
+    assert np.isnan(values[1]).all()
+    np.testing.assert_array_equal(values[[0, 2, 3]], clean[[0, 2, 3]])
+
+
+COUNTS = (1, 3, 4, 5)
+PROGRAM = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import jax
+import test_devices as tests
+results = [tests.run(count) for count in tests.COUNTS]
+print(json.dumps({
+    "devices": jax.device_count(),
+    "used": [len(result["values"].sharding.device_set) for result in results],
+    "bits": [tests.bits(result) for result in results],
+}))
+"""
+
+
+def test_three_devices_give_the_same_bits():
+    """With fewer items than devices, as many, and numbers they do not divide."""
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "3", "JAX_PLATFORMS": "cpu"}
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(here)],
+        env=environment,
+        cwd=here.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["devices"] == 3
+    assert jax.device_count() != 3
+    assert report["used"][COUNTS.index(3)] == 3
+    assert report["bits"] == [bits(run(count)) for count in COUNTS]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "items"
 
@@ -21,9 +21,9 @@ def map_over_devices(function: Callable, items, *shared):
     `items` is a pytree with a common leading axis; `shared` is copied to every device.
     Call it inside `jit`. The last item is repeated to fill up the devices' shares.
     """
-    devices = jax.devices()
+    mesh = _all_devices()
     count = jax.tree.leaves(items)[0].shape[0]
-    missing = -count % len(devices)
+    missing = -count % mesh.size
 
     def fill(leaf):
         last = jnp.broadcast_to(leaf[-1:], (missing, *leaf.shape[1:]))
@@ -34,10 +34,23 @@ def map_over_devices(function: Callable, items, *shared):
 
     mapped = jax.shard_map(
         share,
-        mesh=Mesh(np.array(devices), (AXIS,)),
+        mesh=mesh,
         in_specs=(PartitionSpec(AXIS), *(PartitionSpec() for _ in shared)),
         out_specs=PartitionSpec(AXIS),
         check_vma=False,
     )
     results = mapped(jax.tree.map(fill, items) if missing else items, *shared)
     return jax.tree.map(lambda leaf: leaf[:count], results)
+
+
+def replicate(tree):
+    """A pytree of arrays, every one copied to all devices.
+
+    A program is compiled anew for every way in which its operands lie on the devices:
+    give it these, and arrays fresh, computed or restored all share one.
+    """
+    return jax.device_put(tree, NamedSharding(_all_devices(), PartitionSpec()))
+
+
+def _all_devices() -> Mesh:
+    return Mesh(np.array(jax.devices()), (AXIS,))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxnas.devices import replicate
 from jaxnas.faults.campaign import count_correct, run_trials
 from jaxnas.faults.injection import inject
 from jaxnas.faults.models import Fault, bit_flips
@@ -110,23 +111,15 @@ def measure_faults(
     The interval is Wilson's at 95 % for outcomes that share the faults of their trial;
     `effective_trials` is how many independent outcomes the measurement is worth.
     """
+    operands = replicate((weights, genotype, jnp.int32(scheme), images, labels))
     records = []
     for target in TARGETS:
         for rate in faults.rates:
-            counts = np.asarray(
-                _count_trials(
-                    key,
-                    space,
-                    weights,
-                    genotype,
-                    jnp.int32(scheme),
-                    jnp.float32(rate if target == "weight" else 0.0),
-                    jnp.float32(rate if target == "activation" else 0.0),
-                    images,
-                    labels,
-                    faults=faults,
-                )
+            rates = [jnp.float32(rate if target == one else 0.0) for one in TARGETS]
+            counts = _count_trials(
+                replicate(key), space, replicate(rates), *operands, faults=faults
             )
+            counts = np.asarray(counts)
             records.append({"target": target, **summary(counts, rate, faults.images)})
             advance(faults.trials)
     return records
@@ -149,21 +142,11 @@ def summary(counts: Int[np.ndarray, " trials"], rate: float, images: int) -> dic
 
 @functools.partial(jax.jit, static_argnames=("space", "faults"))
 def _count_trials(
-    key,
-    space,
-    weights,
-    genotype,
-    scheme,
-    weight_rate,
-    activation_rate,
-    images,
-    labels,
-    *,
-    faults,
+    key, space, rates, weights, genotype, scheme, images, labels, *, faults
 ):
     """Correct images per trial; traced rates, so one program serves every record."""
 
-    def trial(key, weights, genotype, scheme, rates, images, labels):
+    def trial(key, rates, weights, genotype, scheme, images, labels):
         def network(batch):
             return supernet.apply(space, *weights, genotype, batch, scheme=scheme)[0]
 
@@ -175,5 +158,5 @@ def _count_trials(
         faulty = inject(network, *struck)
         return count_correct(faulty, key, images, labels, faults.images)
 
-    shared = weights, genotype, scheme, (weight_rate, activation_rate), images, labels
+    shared = rates, weights, genotype, scheme, images, labels
     return run_trials(trial, key, jnp.arange(faults.trials), *shared)

@@ -3,6 +3,7 @@
 Everything that can be wrong with a configuration shows here, before any training.
 """
 
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,7 +93,9 @@ def _problem(config: SearchConfig, space: SearchSpace, images: ImageData) -> Pro
     )
 
 
+@functools.cache
 def _with_space(operator, space):
+    # Cached: algorithms are equal, and share programs, if their functions are.
     return lambda key, genotype: operator(key, space, genotype)
 
 

@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxnas.data import augment
-from jaxnas.devices import map_over_devices
+from jaxnas.devices import map_over_devices, replicate
 from jaxnas.networks import supernet
 from jaxnas.networks.extents import Network
 from jaxnas.networks.space import SearchSpace
@@ -150,18 +150,9 @@ def fit_group(
     """Train every network of a group in one compiled call; leading axis `networks`."""
     options = recipe._asdict()
     steps, rate = options.pop("steps"), options.pop("learning_rate")
-    return _fit_group(
-        keys,
-        space,
-        weights,
-        genotypes,
-        jnp.int32(scheme),
-        images,
-        labels,
-        jnp.int32(steps),
-        jnp.float32(rate),
-        **options,
-    )
+    numbers = jnp.int32(steps), jnp.float32(rate)
+    operands = weights, genotypes, jnp.int32(scheme), images, labels, *numbers
+    return _fit_group(replicate(keys), space, *replicate(operands), **options)
 
 
 @functools.partial(jax.jit, static_argnames=("space", "batch"))
@@ -198,5 +189,5 @@ def evaluate_group(
     Images labelled `NO_LABEL` are padding, so that sets of several sizes can share one
     compiled program.
     """
-    scheme = jnp.int32(scheme)
-    return _evaluate_group(space, weights, genotypes, scheme, images, labels, batch)
+    operands = weights, genotypes, jnp.int32(scheme), images, labels
+    return _evaluate_group(space, *replicate(operands), batch)

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from network_helpers import naive_convolution
 
 from jaxnas.networks import layers
+from jaxnas.networks.convolutions import convolution
 from jaxnas.networks.layers import (
     HeadParams,
     Layer,
@@ -39,7 +41,7 @@ def random_kernel(seed, shape=(3, 3, 2, 5)):
 
 
 def layer(formats=FINE, bits=(0, 0), **options):
-    convolve = options.pop("convolve", layers.convolution)
+    convolve = options.pop("convolve", convolution)
     return Layer(formats, *bits, site="here", convolve=convolve, **options)
 
 
@@ -183,45 +185,6 @@ def test_stored_maps_are_the_nearest_words_below_four(rectify, choice, bits):
     unsaturated = (x > low * step) & (x < high * step)
     error = np.abs(np.float64(stored.values) - x)[unsaturated]
     assert (error <= step / 2 + 1e-4).all()
-
-
-# Convolution and pooling
-
-
-def naive_convolution(x, kernel, depthwise=False):
-    x, kernel = np.float64(x), np.float64(kernel)
-    batch, height, width, _ = x.shape
-    side, outputs = kernel.shape[0], kernel.shape[-1]
-    result = np.zeros((batch, height, width, outputs))
-    for row, column, i, j in np.ndindex(height, width, side, side):
-        r, c = row + i - side // 2, column + j - side // 2
-        if 0 <= r < height and 0 <= c < width:
-            pixel = x[:, r, c]
-            tap = kernel[i, j]
-            result[:, row, column] += pixel * tap[0] if depthwise else pixel @ tap
-    return result
-
-
-@pytest.mark.parametrize("side", [1, 3, 5])
-def test_convolutions_are_sums_over_taps(side):
-    rng = np.random.default_rng(side)
-    x = jnp.asarray(rng.normal(size=(2, 4, 5, 3)), jnp.float32)
-    full = jnp.asarray(rng.normal(size=(side, side, 3, 4)), jnp.float32)
-    depth = jnp.asarray(rng.normal(size=(side, side, 1, 3)), jnp.float32)
-    found = layers.convolution(x, full)
-    np.testing.assert_allclose(found, naive_convolution(x, full), rtol=0, atol=1e-5)
-    found = layers.depthwise_convolution(x, depth)
-    expected = naive_convolution(x, depth, depthwise=True)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-
-
-def test_max_pool_drops_the_odd_row_and_column():
-    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype(np.float32) - 10
-    found = np.asarray(layers.max_pool(jnp.asarray(x)))
-    assert found.shape == (2, 2, 2, 3)
-    for row, column in np.ndindex(2, 2):
-        window = x[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-        np.testing.assert_array_equal(found[:, row, column], window.max((1, 2)))
 
 
 # Normalisation and folding
@@ -368,7 +331,7 @@ def test_training_gradient_is_that_of_float_normalisation():
         return jnp.mean(y.values * weights)
 
     def plain(params):
-        y = layers.convolution(x.values, params.kernel)
+        y = convolution(x.values, params.kernel)
         mean, variance = y.mean((0, 1, 2)), y.var((0, 1, 2))
         scale = params.gain / jnp.sqrt(variance + layers.VARIANCE_FLOOR)
         y = (y - layers.per_channel(mean)) * layers.per_channel(scale)

@@ -217,9 +217,8 @@ def _inline(eqn, operands, key, first, models):
 
 
 def _remat(eqn, operands, key, first, models):
-    body, keep = called(eqn), ("prevent_cse", "policy")
-    evaluate = partial(_evaluate, body, key=key, first=first, models=models)
-    options = {name: eqn.params[name] for name in keep}
+    evaluate = partial(_evaluate, called(eqn), key=key, first=first, models=models)
+    options = {name: eqn.params[name] for name in ("prevent_cse", "policy")}
     return jax.checkpoint(evaluate, **options)(operands)
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxnas.devices import replicate
 from jaxnas.networks import space as spaces
 from jaxnas.networks.space import SearchSpace
 from jaxnas.search.algorithms import MultiObjectiveAlgorithm, State
@@ -110,7 +111,14 @@ def generation(
     algorithm, params = problem.algorithm, problem.algorithm.default_params
     children, state = algorithm.ask(asking, before.algorithm, params)
     keys = jax.random.split(inheriting, algorithm.accepted)
-    weights = _inherit_group(problem.space, keys, before, state, children)
+    operands = (
+        keys,
+        before.algorithm.population,
+        before.weights,
+        state.parents,
+        children,
+    )
+    weights = _inherit_group(problem.space, *replicate(operands))
     weights, error = _train(problem, training, weights, children, problem.child_recipe)
     objectives = measured(problem, children, error)
     fitness = _columns(objectives, problem.objectives)
@@ -198,19 +206,18 @@ def _random_group(space, keys):
 
 
 @functools.partial(jax.jit, static_argnames="space")
-def _inherit_group(space, keys, before, state, children):
+def _inherit_group(space, keys, population, store, parents, children):
     """The children's starting weights; those without a parent start at random."""
 
     def one(member):
         key, row, child = member
         at = jnp.maximum(row, 0)
-        parent = before.algorithm.population[at]
-        weights = jax.tree.map(lambda leaf: leaf[at], before.weights)
-        inherited = inherit(key, space, parent, child, weights)
+        weights = jax.tree.map(lambda leaf: leaf[at], store)
+        inherited = inherit(key, space, population[at], child, weights)
         fresh = initial_weights(key, space)
         return jax.tree.map(lambda a, b: jnp.where(row < 0, b, a), inherited, fresh)
 
-    return jax.lax.map(one, (keys, state.parents, children))
+    return jax.lax.map(one, (keys, parents, children))
 
 
 @jax.jit

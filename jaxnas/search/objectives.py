@@ -4,6 +4,7 @@ All are minimised. The cheap ones follow from a layer table by arithmetic; the o
 expensive objective, `validation_error`, needs a trained network.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -38,11 +39,13 @@ HYPERVOLUME_REFERENCE = 1.1
 """Coordinates of the point up to which hypervolume counts; see `hypervolume_points`."""
 
 
+@functools.cache
 def cheap_objectives(
     space: SearchSpace, array: SystolicArray, names: tuple[str, ...] = CHEAP
 ) -> Callable[[Genotype], Float[Array, " objectives"]]:
     """A function from a genotype to its cheap objectives, in the order of `names`.
 
+    Equal arguments give the same function, so that programs made of it are shared.
     Raises ValueError for a name that is not in `CHEAP`.
     """
     unknown = [name for name in names if name not in CHEAP]

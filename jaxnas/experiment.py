@@ -238,7 +238,7 @@ def _final_template(stage: Stage) -> Finalists:
     errors = jax.ShapeDtypeStruct(
         (stage.problem.algorithm.population_size,), jnp.float32
     )
-    return Finalists(weights, errors, errors)
+    return Finalists(weights, errors, errors, errors)
 
 
 def _front_rows(
@@ -317,6 +317,7 @@ def _write_front(stage, evolution, finalists) -> None:
     """`front.csv`: every front member with all that is known of it."""
     records = {r["id"]: r for r in runs.read_lines(stage.out / "records.jsonl")}
     faults = runs.read_lines(stage.out / "faults.jsonl")
+    widest = max(stage.problem.space.word_bits)
     rows = []
     for row in _front_rows(stage, evolution, finalists):
         record = records[int(evolution.identity[row])]
@@ -326,6 +327,8 @@ def _write_front(stage, evolution, finalists) -> None:
         entry |= {name: record["objectives"][name] for name in CHEAP}
         for name, one in zip(SCHEMES, finalists, strict=True):
             entry[f"test_accuracy_{name}"] = 1 - float(one.test_error[row])
+            wide = f"test_accuracy_{name}_all_words_{widest}_bits"
+            entry[wide] = 1 - float(one.widest_test_error[row])
         for line in faults:
             if line["id"] == record["id"] and line["rate"] in stage.config.faults.rates:
                 what = f"accuracy_{line['scheme']}_{line['target']}_{line['rate']:g}"

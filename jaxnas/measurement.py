@@ -20,7 +20,7 @@ from jaxnas.faults.injection import inject
 from jaxnas.faults.models import Fault, bit_flips
 from jaxnas.faults.statistics import clustered_wilson_interval, design_effect
 from jaxnas.networks import supernet
-from jaxnas.networks.space import SearchSpace
+from jaxnas.networks.space import SearchSpace, widest_words
 from jaxnas.training import (
     Images,
     Labels,
@@ -35,11 +35,16 @@ TARGETS = ("weight", "activation")
 
 
 class Finalists(NamedTuple):
-    """Networks trained to the end in one scheme, `[networks]` leading every array."""
+    """Networks trained to the end in one scheme, `[networks]` leading every array.
+
+    `widest_test_error` is that of the same weights when every word has the greatest
+    width of the space.
+    """
 
     weights: Weights
     validation_error: Float[Array, " networks"]
     test_error: Float[Array, " networks"]
+    widest_test_error: Float[Array, " networks"]
 
 
 class Evaluation(NamedTuple):
@@ -76,14 +81,24 @@ def train_finalists(
         trained = fit_group(
             keys[rows], space, members, chunk, images, labels, recipe, scheme=scheme
         )
+        wide = _widest_group(space, chunk)
+        measured = (
+            (chunk, *evaluation[:2]),
+            (chunk, *evaluation[2:]),
+            (wide, *evaluation[2:]),
+        )
         errors = [
-            evaluate_group(space, trained, chunk, *part, scheme=scheme)
-            for part in (evaluation[:2], evaluation[2:])
+            evaluate_group(space, trained, *part, scheme=scheme) for part in measured
         ]
         parts.append(Finalists(trained, *errors))
         jax.block_until_ready(parts[-1])
         advance(min(group, count - first))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)
+
+
+@functools.partial(jax.jit, static_argnames="space")
+def _widest_group(space, genotypes):
+    return jax.vmap(lambda genotype: widest_words(space, genotype))(genotypes)
 
 
 class Faults(NamedTuple):

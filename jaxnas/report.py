@@ -138,10 +138,9 @@ def write_report(run: str | os.PathLike) -> Path:
 
 def _summary(run: Run) -> str:
     generations = len({record["generation"] for record in run.records.values()})
-    best = run.front[0]
-    objectives = run.records[int(best["id"])]["objectives"]
+    objectives = run.config["config"]["evolution"]["objectives"]
     names = ", ".join(plots.quantity_label(name) for name in objectives)
-    return f"""# {run.path.resolve().name}
+    return f"""# {run.config["name"]}
 
 {len(run.records)} networks were trained and measured in {generations} generations; \
 {len(run.front)} of them are mutually non-dominated in {names}, all minimised. \
@@ -303,7 +302,9 @@ def _progress_section(run: Run) -> str:
 
 def _provenance_section(run: Run) -> str:
     lines = [f"- {name}: `{value}`" for name, value in _flat(run.provenance)]
-    config = "\n".join(f"{name} = {value}" for name, value in _flat(run.config))
+    config = "\n".join(
+        f"{name} = {value}" for name, value in _flat(run.config["config"])
+    )
     block = f"Configuration:\n\n```\n{config}\n```"
     return _section("Provenance", "\n".join(lines), block)
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Key as Keys
 
 from jaxnas.data import augment
 from jaxnas.devices import map_over_devices, replicate
@@ -137,7 +138,7 @@ def _fit_group(
 
 
 def fit_group(
-    keys: Key,
+    keys: Keys[Array, " networks"],
     space: SearchSpace,
     weights: Weights,
     genotypes: Int[Array, "networks genes"],

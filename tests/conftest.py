@@ -34,7 +34,15 @@ def shared():
 
 
 RATES = (1e-4, 1e-3, 1e-2)
-CONFIG = {"seed": 3, "stages": [{"widths": [4, 8]}, {"widths": [16]}]}
+OBJECTIVES = ["validation_error", "activation_fragility", "weight_bytes"]
+CONFIG = {
+    "name": "digits",
+    "config": {
+        "seed": 3,
+        "space": {"stages": [{"widths": [4, 8]}, {"widths": [16]}]},
+        "evolution": {"objectives": OBJECTIVES},
+    },
+}
 
 
 @pytest.fixture

@@ -92,7 +92,9 @@ def genotypes():
 def fresh():
     """Random weights of a group."""
     keys = jax.random.split(jax.random.key(1), GROUP)
-    draw = jax.jit(lambda keys: jax.lax.map(lambda k: initial_weights(k, space()), keys))
+    draw = jax.jit(
+        lambda keys: jax.lax.map(lambda k: initial_weights(k, space()), keys)
+    )
     return draw(keys)
 
 

@@ -59,7 +59,7 @@ def test_tables_hold_the_recorded_numbers(written):
         ]
         assert cells == expected and len(cells) == 3
     assert "200 trials or more of 539 images" in report
-    assert "seed = 3\nstages.0.widths = [4, 8]\nstages.1.widths = [16]\n" in report
+    assert "seed = 3\nspace.stages.0.widths = [4, 8]\n" in report
 
 
 def test_agreement_is_spearmans_between_objective_and_loss(written):

@@ -131,9 +131,7 @@ def test_unused_weights_decay_by_the_cosine_schedule():
     factor = np.prod(1 - rate * decay * cosine)
     start = fresh().params.stages[0].expand
     end = changed.params.stages[0].expand
-    np.testing.assert_allclose(
-        end.kernel[CONV], factor * start.kernel[CONV], rtol=1e-5
-    )
+    np.testing.assert_allclose(end.kernel[CONV], factor * start.kernel[CONV], rtol=1e-5)
     used = np.abs(end.kernel[INVERTED] - factor * start.kernel[INVERTED])
     assert used.max() > 1e-2
 
@@ -166,7 +164,9 @@ def test_a_step_is_that_of_optax():
         updates, state = optimizer.update(gradients, state, params)
         params = optax.apply_updates(params, updates)
     for a, b in zip(
-        jax.tree.leaves(member(found, CONV).params), jax.tree.leaves(params), strict=True
+        jax.tree.leaves(member(found, CONV).params),
+        jax.tree.leaves(params),
+        strict=True,
     ):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -206,9 +206,7 @@ def test_logits_that_are_not_finite_are_wrong():
 
 
 def test_initial_weights_are_random_kernels_and_neutral_statistics():
-    first, second = (
-        initial_weights(jax.random.key(seed), space()) for seed in (0, 1)
-    )
+    first, second = (initial_weights(jax.random.key(seed), space()) for seed in (0, 1))
     assert_same(first.statistics, second.statistics)
     assert not np.array_equal(first.params.head.kernel, second.params.head.kernel)
     assert not np.array_equal(first.params.stem.kernel, second.params.stem.kernel)

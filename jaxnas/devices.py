@@ -1,9 +1,14 @@
 """One item after another on every device: how groups of networks and trials run.
 
-A leading axis is parted over all devices; each runs its share with `lax.map`. Items do
-not meet, so a result depends on its own item and never on the number of devices.
+A leading axis is parted over this host's devices; each runs its share in a loop. Items
+do not meet, so a result depends on its own item and never on the number of devices.
+
+Operands are copied to all devices before the program and results to the first one after
+it. The program itself, and whatever is computed from its results, then needs no
+collective operation; on the CPU those can wait for each other for ever.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -18,39 +23,59 @@ AXIS = "items"
 def map_over_devices(function: Callable, items, *shared):
     """`[function(item, *shared) for item in items]` as arrays with a leading axis.
 
-    `items` is a pytree with a common leading axis; `shared` is copied to every device.
-    Call it inside `jit`. The last item is repeated to fill up the devices' shares.
+    `items` is a pytree with a common leading axis. One program is compiled for every
+    function object, shape and dtype: pass a function that lasts, not a new closure. Not
+    to be called inside `jit`.
     """
-    mesh = _all_devices()
+    devices = jax.local_devices()
     count = jax.tree.leaves(items)[0].shape[0]
-    missing = -count % mesh.size
-
-    def fill(leaf):
-        last = jnp.broadcast_to(leaf[-1:], (missing, *leaf.shape[1:]))
-        return jnp.concatenate([leaf, last])
-
-    def share(items, *shared):
-        return lax.map(lambda item: function(item, *shared), items)
-
-    mapped = jax.shard_map(
-        share,
-        mesh=mesh,
-        in_specs=(PartitionSpec(AXIS), *(PartitionSpec() for _ in shared)),
-        out_specs=PartitionSpec(AXIS),
-        check_vma=False,
-    )
-    results = mapped(jax.tree.map(fill, items) if missing else items, *shared)
+    # The last item is repeated until the devices' shares are equal.
+    rows = np.arange(count + -count % len(devices)).clip(max=count - 1)
+    items = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], items)
+    everywhere = NamedSharding(_mesh(), PartitionSpec())
+    operands = jax.device_put((items, shared), everywhere)
+    results = jax.device_put(_parted(function, *operands), devices[0])
     return jax.tree.map(lambda leaf: leaf[:count], results)
 
 
-def replicate(tree):
-    """A pytree of arrays, every one copied to all devices.
+def _mesh() -> Mesh:
+    return Mesh(np.array(jax.local_devices()), (AXIS,))
 
-    A program is compiled anew for every way in which its operands lie on the devices:
-    give it these, and arrays fresh, computed or restored all share one.
+
+@functools.partial(jax.jit, static_argnames="function")
+def _parted(function, items, shared):
+    def share(items, shared):
+        return _one_by_one(lambda item: function(item, *shared), items)
+
+    mapped = jax.shard_map(
+        share,
+        mesh=_mesh(),
+        in_specs=(PartitionSpec(AXIS), PartitionSpec()),
+        out_specs=PartitionSpec(AXIS),
+        check_vma=False,
+    )
+    return mapped(items, shared)
+
+
+def _one_by_one(function: Callable, items):
+    """`lax.map(function, items)`, its length hidden from the compiler.
+
+    A loop known to turn once is taken apart and its body fused with what surrounds it,
+    which rounds differently: on more devices, an item would give other bits.
     """
-    return jax.device_put(tree, NamedSharding(_all_devices(), PartitionSpec()))
 
+    def result(number):
+        return function(jax.tree.map(lambda leaf: leaf[number], items))
 
-def _all_devices() -> Mesh:
-    return Mesh(np.array(jax.devices()), (AXIS,))
+    def turn(number, results):
+        return jax.tree.map(
+            lambda leaf, value: leaf.at[number].set(value), results, result(number)
+        )
+
+    count = jax.tree.leaves(items)[0].shape[0]
+    empty = jax.tree.map(
+        lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype),
+        jax.eval_shape(result, 0),
+    )
+    end = lax.optimization_barrier(jnp.int32(count))
+    return lax.fori_loop(0, end, turn, empty)

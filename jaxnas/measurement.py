@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxnas.devices import replicate
 from jaxnas.faults.campaign import count_correct, run_trials
 from jaxnas.faults.injection import inject
 from jaxnas.faults.models import Fault, bit_flips
@@ -126,15 +125,14 @@ def measure_faults(
     The interval is Wilson's at 95 % for outcomes that share the faults of their trial;
     `effective_trials` is how many independent outcomes the measurement is worth.
     """
-    operands = replicate((weights, genotype, jnp.int32(scheme), images, labels))
+    trial = _trial(space, faults)
+    numbers = jnp.arange(faults.trials)
+    operands = weights, genotype, jnp.int32(scheme), images, labels
     records = []
     for target in TARGETS:
         for rate in faults.rates:
             rates = [jnp.float32(rate if target == one else 0.0) for one in TARGETS]
-            counts = _count_trials(
-                replicate(key), space, replicate(rates), *operands, faults=faults
-            )
-            counts = np.asarray(counts)
+            counts = np.asarray(run_trials(trial, key, numbers, rates, *operands))
             records.append({"target": target, **summary(counts, rate, faults.images)})
             advance(faults.trials)
     return records
@@ -155,11 +153,9 @@ def summary(counts: Int[np.ndarray, " trials"], rate: float, images: int) -> dic
     }
 
 
-@functools.partial(jax.jit, static_argnames=("space", "faults"))
-def _count_trials(
-    key, space, rates, weights, genotype, scheme, images, labels, *, faults
-):
-    """Correct images per trial; traced rates, so one program serves every record."""
+@functools.cache
+def _trial(space, faults):
+    """Correct images of one trial; rates are traced, so one program serves them all."""
 
     def trial(key, rates, weights, genotype, scheme, images, labels):
         def network(batch):
@@ -173,5 +169,4 @@ def _count_trials(
         faulty = inject(network, *struck)
         return count_correct(faulty, key, images, labels, faults.images)
 
-    shared = rates, weights, genotype, scheme, images, labels
-    return run_trials(trial, key, jnp.arange(faults.trials), *shared)
+    return trial

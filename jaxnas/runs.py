@@ -33,21 +33,26 @@ def open_run(
     described = {"name": name, "config": _plain(config)}
     if resume:
         _require_same_config(out, described)
-        return
-    if out.exists() and any(out.iterdir()):
+    else:
         _clear(out, overwrite)
-    out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "config.json", json.dumps(described, indent=2) + "\n")
+    # The configuration came first: a folder with one is a run, however far it got.
+    if not (out / "provenance.json").is_file():
+        _write_provenance(out, config.seed, command)
+
+
+def _write_provenance(out: Path, seed: int, command: str) -> None:
     provenance = {
         **{package: importlib.metadata.version(package) for package in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "devices": [device.device_kind for device in jax.devices()],
-        "seed": config.seed,
+        "seed": seed,
         "git_commit": _git_commit(),
         "command": command,
     }
     write_text(out / "provenance.json", json.dumps(provenance, indent=2) + "\n")
-    write_text(out / "config.json", json.dumps(described, indent=2) + "\n")
 
 
 def _require_same_config(out: Path, described: dict) -> None:
@@ -81,6 +86,11 @@ def _differences(a, b, prefix=""):
 
 
 def _clear(out: Path, overwrite: bool) -> None:
+    """Delete the run in `out`; raise ValueError for one that must not be touched."""
+    found = list(out.iterdir()) if out.is_dir() else []
+    unused = {path.name for path in found} <= {"config.json.tmp"}
+    if unused and not out.is_file():
+        return
     if not (out / "config.json").is_file():
         raise ValueError(
             f"{out} exists and is not a run directory: choose another --out, nothing "
@@ -91,7 +101,11 @@ def _clear(out: Path, overwrite: bool) -> None:
             f"{out} already holds a run: continue it with --resume, replace it with "
             "--overwrite, or choose another --out"
         )
-    shutil.rmtree(out)
+    # Killed meanwhile, this leaves a run that can be resumed or overwritten: its
+    # checkpoints go before the lines that they count, and the configuration goes last.
+    order = {"checkpoints": 0, "config.json": 2}
+    for path in sorted(found, key=lambda path: order.get(path.name, 1)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _plain(config):

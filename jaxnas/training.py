@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from jaxtyping import Key as Keys
 
 from jaxnas.data import augment
-from jaxnas.devices import map_over_devices, replicate
+from jaxnas.devices import map_over_devices
 from jaxnas.networks import supernet
 from jaxnas.networks.extents import Network
 from jaxnas.networks.space import SearchSpace
@@ -122,19 +122,16 @@ def correct(
     return jnp.sum(finite & (jnp.argmax(logits, axis=1) == labels))
 
 
-@functools.partial(
-    jax.jit, static_argnames=("space", "batch", "weight_decay", "shift", "flip")
-)
-def _fit_group(
-    keys, space, weights, genotypes, scheme, images, labels, steps, rate, **options
-):
+@functools.cache
+def _fitter(space, batch, weight_decay, shift, flip):
+    """`fit` for one member of a group; one function object for the same options."""
+
     def one(member, scheme, images, labels, steps, rate):
-        recipe = Recipe(steps, rate, **options)
+        recipe = Recipe(steps, rate, batch, weight_decay, shift, flip)
         key, weights, genotype = member
         return fit(key, space, weights, genotype, scheme, images, labels, recipe)
 
-    members = keys, weights, genotypes
-    return map_over_devices(one, members, scheme, images, labels, steps, rate)
+    return one
 
 
 def fit_group(
@@ -151,28 +148,30 @@ def fit_group(
     """Train every network of a group in one compiled call; leading axis `networks`."""
     options = recipe._asdict()
     steps, rate = options.pop("steps"), options.pop("learning_rate")
-    numbers = jnp.int32(steps), jnp.float32(rate)
-    operands = weights, genotypes, jnp.int32(scheme), images, labels, *numbers
-    return _fit_group(replicate(keys), space, *replicate(operands), **options)
+    return map_over_devices(
+        _fitter(space, **options),
+        (keys, weights, genotypes),
+        jnp.int32(scheme),
+        images,
+        labels,
+        jnp.int32(steps),
+        jnp.float32(rate),
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("space", "batch"))
-def _evaluate_group(space, weights, genotypes, scheme, images, labels, batch):
-    missing = -images.shape[0] % batch
-    images = jnp.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-    labels = jnp.pad(labels, (0, missing), constant_values=NO_LABEL)
-    images = images.reshape(-1, batch, *images.shape[1:])
-    labels = labels.reshape(-1, batch)
+@functools.cache
+def _evaluator(space, batch):
+    """The error of one member of a group, image batch after image batch."""
 
     def one(member, scheme, images, labels):
-        weights, genotype = member
-        counts = lax.map(
-            lambda part: correct(space, weights, genotype, scheme, *part),
-            (images, labels),
-        )
+        missing = -images.shape[0] % batch
+        images = jnp.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+        labels = jnp.pad(labels, (0, missing), constant_values=NO_LABEL)
+        parts = images.reshape(-1, batch, *images.shape[1:]), labels.reshape(-1, batch)
+        counts = lax.map(lambda part: correct(space, *member, scheme, *part), parts)
         return 1 - jnp.sum(counts) / jnp.sum(labels != NO_LABEL)
 
-    return map_over_devices(one, (weights, genotypes), scheme, images, labels)
+    return one
 
 
 def evaluate_group(
@@ -190,5 +189,6 @@ def evaluate_group(
     Images labelled `NO_LABEL` are padding, so that sets of several sizes can share one
     compiled program.
     """
-    operands = weights, genotypes, jnp.int32(scheme), images, labels
-    return _evaluate_group(space, *replicate(operands), batch)
+    evaluator = _evaluator(space, batch)
+    members = weights, genotypes
+    return map_over_devices(evaluator, members, jnp.int32(scheme), images, labels)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from sklearn.datasets import load_digits
 
 from jaxnas.networks import layers, supernet
@@ -19,11 +20,12 @@ from jaxnas.networks import space as spaces
 from jaxnas.networks.extents import extents
 from jaxnas.networks.layers import HeadParams, LayerParams, LayerStatistics
 from jaxnas.networks.space import SearchSpace, Stage
+from jaxnas.numerics.primitives import quantize
 
 SPACE = SearchSpace(
     image=(8, 8, 1),
     classes=3,
-    stages=(Stage(widths=(2, 3), blocks=2), Stage(widths=(2, 4), blocks=1)),
+    stages=(Stage(widths=(2, 3), blocks=2), Stage(widths=(4,), blocks=1)),
     kernels=(1, 3),
     expansions=(2,),
 )
@@ -87,30 +89,51 @@ class Word(NamedTuple):
     value: np.ndarray
 
 
+WORDS = []
+
+
+def _recording_quantize(x, scale, format, *, stored, site):
+    def record(*arrays):
+        arrays = [np.array(array) for array in arrays]
+        WORDS.append(Word(site, stored, format, *arrays))
+        return arrays[-1]
+
+    value = quantize(x, scale, format, stored=stored, site=site)
+    if not isinstance(value, jax.core.Tracer):
+        return jnp.asarray(record(x, scale, value))
+    shape = jax.ShapeDtypeStruct(value.shape, value.dtype)
+    return jax.pure_callback(record, shape, x, scale, value)
+
+
 @contextlib.contextmanager
-def recorded(monkeypatch):
+def recorded():
     """Yields the list of all words that networks store meanwhile.
 
     Compiled programs record them through callbacks: those of one site in the order in
     which they run, those of different sites in any order.
     """
-    words, quantize = [], layers.quantize
+    WORDS.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "quantize", _recording_quantize)
+        yield WORDS
 
-    def recording(x, scale, format, *, stored, site):
-        def record(*arrays):
-            arrays = [np.array(array) for array in arrays]
-            words.append(Word(site, stored, format, *arrays))
-            return arrays[-1]
 
-        value = quantize(x, scale, format, stored=stored, site=site)
-        if not isinstance(value, jax.core.Tracer):
-            return jnp.asarray(record(x, scale, value))
-        shape = jax.ShapeDtypeStruct(value.shape, value.dtype)
-        return jax.pure_callback(record, shape, x, scale, value)
+@functools.cache
+def _compiled_supernet():
+    def apply(weights, genotype, images, scheme):
+        return supernet.apply(SPACE, *weights, genotype, images, scheme=scheme)[0]
 
-    with monkeypatch.context() as patch:
-        patch.setattr(layers, "quantize", recording)
-        yield words
+    arguments = random_weights(), genotypes(1)[0], digits(), jnp.int32(0)
+    with recorded():
+        return jax.jit(apply).lower(*arguments).compile()
+
+
+def run_supernet(weights, genotype, scheme=0):
+    """Logits of two digits and the words stored on the way, in `SPACE`, compiled."""
+    run = _compiled_supernet()
+    with recorded() as words:
+        logits = np.asarray(run(weights, genotype, digits(), jnp.int32(scheme)))
+        return logits, words[:]
 
 
 def by_site(words):
@@ -121,7 +144,7 @@ def by_site(words):
     return sites
 
 
-def active_masks(space, genotype, params):
+def active_masks(genotype, params, space=SPACE):
     """A tree like `params`: which entries the genotype uses."""
 
     def mask(node, extent):

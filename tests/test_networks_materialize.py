@@ -12,9 +12,9 @@ from network_helpers import (
     genotypes,
     random_weights,
     recorded,
+    run_supernet,
 )
 
-from jaxnas.networks import supernet
 from jaxnas.networks.compact import CompactNetwork
 from jaxnas.networks.materialize import materialize, network_spec
 
@@ -49,28 +49,14 @@ def pairs():
 
     The supernet is compiled, the compact networks run operation by operation.
     """
-    params, statistics = random_weights()
-    images = digits()
-    results = {}
-    with pytest.MonkeyPatch.context() as patch, recorded(patch) as words:
-
-        @jax.jit
-        def run(genotype, scheme):
-            return supernet.apply(
-                SPACE, params, statistics, genotype, images, scheme=scheme
-            )[0]
-
-        for number, scheme in enumerate(SCHEMES):
-            for index, genotype in enumerate(genotypes(COUNT)):
-                expected = np.asarray(run(genotype, number))
-                large = words[:]
-                words.clear()
-                module, variables = materialize(
-                    SPACE, genotype, params, statistics, scheme=scheme
-                )
-                found = np.asarray(module.apply(variables, images))
+    weights, results = random_weights(), {}
+    for number, scheme in enumerate(SCHEMES):
+        for index, genotype in enumerate(genotypes(COUNT)):
+            expected, large = run_supernet(weights, genotype, number)
+            module, variables = materialize(SPACE, genotype, *weights, scheme=scheme)
+            with recorded() as words:
+                found = np.asarray(module.apply(variables, digits()))
                 results[scheme, index] = large, words[:], expected, found
-                words.clear()
     return results
 
 

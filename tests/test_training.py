@@ -1,5 +1,7 @@
 """Groups of networks are trained as each is alone, and by the textbook's AdamW."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,7 +121,7 @@ def test_no_steps_change_nothing():
 
 def test_networks_learn():
     before, after = errors(fresh(), train_set()), errors(trained(), train_set())
-    assert np.all(after < 0.6 * before)
+    assert np.all(after < before - 0.2)
     assert np.all(errors(trained()) < 0.75), "chance is 0.9"
 
 
@@ -146,21 +148,19 @@ def test_a_step_is_that_of_optax():
 
     schedule = optax.cosine_decay_schedule(rate, steps)
     optimizer = optax.adamw(schedule, weight_decay=decay)
-    weights = member(fresh(), CONV)
+    params, statistics = member(fresh(), CONV)
 
     @jax.jit
-    @jax.value_and_grad
-    def loss(params, statistics):
-        answer, moved = supernet.apply(
+    @functools.partial(jax.grad, has_aux=True)
+    def slope(params, statistics):
+        answer, statistics = supernet.apply(
             space(), params, statistics, genotypes()[CONV], one[0][:batch], train=True
         )
-        log_shares = jax.nn.log_softmax(answer)
-        return -jnp.mean(log_shares[:, labels[0]])
+        return -jnp.mean(jax.nn.log_softmax(answer)[:, labels[0]]), statistics
 
-    params, statistics = weights
     state = optimizer.init(params)
     for _ in range(steps):
-        _, gradients = loss(params, statistics)
+        gradients, statistics = slope(params, statistics)
         updates, state = optimizer.update(gradients, state, params)
         params = optax.apply_updates(params, updates)
     for a, b in zip(
@@ -178,7 +178,7 @@ def test_errors_are_shares_of_wrong_answers():
         for row in range(GROUP):
             one = member(trained(), row), genotypes()[row]
             answers = logits(*one, images, scheme=scheme).argmax(axis=1)
-            np.testing.assert_allclose(found[row], np.mean(answers != labels))
+            assert abs(found[row] - np.mean(answers != labels)) < 1e-6
     assert len(set(errors(trained()))) > 1
 
 
@@ -190,7 +190,7 @@ def test_images_without_a_label_do_not_count():
     for row in range(GROUP):
         answers = logits(member(trained(), row), genotypes()[row], images)
         wrong = answers.argmax(axis=1)[:kept] != labels[:kept]
-        np.testing.assert_allclose(found[row], np.mean(wrong))
+        assert abs(found[row] - np.mean(wrong)) < 1e-6
     noise = images.at[kept:].set(255 - images[kept:])
     np.testing.assert_array_equal(errors(trained(), (noise, padded[1])), found)
 

@@ -5,6 +5,7 @@ can be repeated alone, its result depends on no batch or device, and two network
 rates measured under one key meet the same images and nested faults.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -18,12 +19,19 @@ from jaxnas.types import Key
 def run_trials(
     trial: Callable, key: Key, numbers: Int[Array, " trials"], *shared
 ) -> Int[Array, "trials ..."]:
-    """`trial(fold_in(key, i), *shared)` for every number i, parted over the devices."""
+    """`trial(fold_in(key, i), *shared)` for every number i, parted over the devices.
 
+    One program is compiled for every function object `trial`: pass one that lasts.
+    """
+    return map_over_devices(_numbered(trial), numbers, key, *shared)
+
+
+@functools.cache
+def _numbered(trial):
     def one(number, key, *shared):
         return trial(jax.random.fold_in(key, number), *shared)
 
-    return map_over_devices(one, numbers, key, *shared)
+    return one
 
 
 def count_correct(

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxnas.devices import replicate
 from jaxnas.networks import space as spaces
 from jaxnas.networks.space import SearchSpace
 from jaxnas.search.algorithms import MultiObjectiveAlgorithm, State
@@ -111,14 +110,14 @@ def generation(
     algorithm, params = problem.algorithm, problem.algorithm.default_params
     children, state = algorithm.ask(asking, before.algorithm, params)
     keys = jax.random.split(inheriting, algorithm.accepted)
-    operands = (
+    weights = _inherit_group(
+        problem.space,
         keys,
         before.algorithm.population,
         before.weights,
         state.parents,
         children,
     )
-    weights = _inherit_group(problem.space, *replicate(operands))
     weights, error = _train(problem, training, weights, children, problem.child_recipe)
     objectives = measured(problem, children, error)
     fitness = _columns(objectives, problem.objectives)

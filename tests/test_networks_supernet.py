@@ -1,0 +1,260 @@
+"""The supernet: one program, of which a genotype uses its part and nothing else."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from network_helpers import (
+    SPACE,
+    active_masks,
+    digits,
+    genotypes,
+    is_node,
+    random_weights,
+    run_supernet,
+)
+
+from jaxnas.networks import space as spaces
+from jaxnas.networks import supernet
+from jaxnas.networks.materialize import materialize
+from jaxnas.networks.space import SearchSpace, Stage
+
+FIRST_STAGE = dataclasses.replace(SPACE, stages=SPACE.stages[:1])
+"""For training: half of `SPACE`, since derivatives take long to compile."""
+MINI = SearchSpace(
+    image=(4, 4, 1),
+    classes=2,
+    stages=(Stage(widths=(1, 2), blocks=1),),
+    kernels=(3,),
+    expansions=(2,),
+    word_bits=(8,),
+)
+
+
+def assert_trees_equal(first, second):
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# Initial weights
+
+
+def wide_space():
+    stages = Stage(widths=(32,), blocks=2), Stage(widths=(48,), blocks=1)
+    return SearchSpace(image=(8, 8, 3), classes=10, stages=stages)
+
+
+def test_kernels_are_large_enough_for_every_choice():
+    shapes = supernet.kernel_shapes(SPACE)
+    assert shapes.stem == (3, 3, 1, 3)
+    first, second = shapes.stages
+    assert first.spatial == (2, 3, 3, 3, 3)
+    assert first.expand == (2, 1, 1, 3, 6)
+    assert first.depthwise == (2, 3, 3, 1, 6)
+    assert first.project == (2, 1, 1, 6, 3)
+    assert second.spatial == (1, 3, 3, 4, 4)
+    assert second.expand == (1, 1, 1, 4, 8)
+    assert shapes.head == (4, 3)
+
+
+def test_initial_kernels_have_the_variance_of_he():
+    space = wide_space()
+    params, statistics = supernet.init(jax.random.key(0), space)
+    for node in jax.tree.leaves((params, statistics), is_leaf=is_node):
+        for name, leaf in node._asdict().items():
+            neutral = 1.0 if name in ("gain", "variance") else 0.0
+            if name != "kernel":
+                np.testing.assert_array_equal(leaf, np.full(leaf.shape, neutral))
+                continue
+            fan_in = np.prod(leaf.shape[-4:-1]) if leaf.ndim > 2 else leaf.shape[0]
+            error = 5 / np.sqrt(2 * leaf.size)
+            np.testing.assert_allclose(np.std(leaf), np.sqrt(2 / fan_in), rtol=error)
+            assert abs(np.mean(leaf)) < 5 * np.sqrt(2 / fan_in / leaf.size)
+    shapes = jax.tree.leaves(supernet.kernel_shapes(space), is_leaf=supernet._is_shape)
+    nodes = [node for node in jax.tree.leaves(params, is_leaf=is_node)]
+    assert [node.kernel.shape for node in nodes] == shapes
+
+
+def test_initial_weights_depend_on_the_key_alone():
+    first, again, other = (
+        supernet.init(jax.random.key(seed), MINI)[0] for seed in (0, 0, 1)
+    )
+    assert_trees_equal(first, again)
+    assert not np.array_equal(first.stem.kernel, other.stem.kernel)
+    kernel = np.asarray(first.stages[0].project.kernel)
+    assert len(np.unique(kernel)) == kernel.size
+
+
+# What a genotype does not use
+
+
+def polluted(weights, genotype, garbage, space=SPACE):
+    """The weights with garbage wherever the genotype uses none."""
+    params, statistics = weights
+    masks = active_masks(genotype, params, space)
+    # Running statistics are used where gains are.
+    moments = jax.tree.map(
+        lambda node, mask: node._replace(mean=mask.gain, variance=mask.gain),
+        statistics,
+        masks._replace(head=()),
+        is_leaf=is_node,
+    )
+    rng = np.random.default_rng(0)
+
+    def pollute(leaf, mask):
+        values = garbage * rng.uniform(0.5, 2, leaf.shape)
+        return jnp.where(mask, leaf, jnp.asarray(values, jnp.float32))
+
+    params = jax.tree.map(pollute, params, masks)
+    return params, jax.tree.map(pollute, statistics, moments)
+
+
+@pytest.mark.parametrize("garbage", [1e4, -3.0, np.nan, np.inf])
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_unused_parameters_and_statistics_change_nothing(garbage, scheme):
+    weights = random_weights()
+    population = [*genotypes(20, seed=2), spaces.smallest(SPACE)]
+    for genotype in population:
+        clean, _ = run_supernet(weights, genotype, scheme)
+        dirty, _ = run_supernet(polluted(weights, genotype, garbage), genotype, scheme)
+        np.testing.assert_array_equal(dirty, clean)
+
+
+def test_used_parameters_change_the_logits():
+    """The test above would notice a change: every used kind of weight matters."""
+    params, statistics = random_weights()
+    nodes, structure = jax.tree.flatten((params, statistics))
+    population = [*genotypes(20, seed=2)]
+    clean = [run_supernet((params, statistics), one)[0] for one in population]
+    for leaf in range(len(nodes)):
+        changed = nodes[:leaf] + [nodes[leaf] * 1.7 + 0.3] + nodes[leaf + 1 :]
+        weights = jax.tree.unflatten(structure, changed)
+        assert any(
+            not np.array_equal(run_supernet(weights, one)[0], logits)
+            for one, logits in zip(population, clean, strict=True)
+        )
+
+
+# Training
+
+
+WEIGHTS = jnp.asarray(np.random.default_rng(5).normal(size=(2, 3)), jnp.float32)
+TRAINED = 5
+
+
+@functools.cache
+def compiled_step():
+    """Value, statistics and gradient of a training step in fixed-point words."""
+
+    def loss(params, statistics, genotype, images):
+        logits, moved = supernet.apply(
+            FIRST_STAGE,
+            params,
+            statistics,
+            genotype,
+            images,
+            scheme=0,
+            schemes=("fixed_point",),
+            train=True,
+        )
+        return jnp.sum(logits * WEIGHTS), (logits, moved)
+
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    return lambda *arguments: step(*arguments, digits())
+
+
+def training_genotypes():
+    return genotypes(TRAINED, seed=3, space=FIRST_STAGE)
+
+
+def compact_step(module, variables):
+    def loss(params):
+        logits, moved = module.apply(
+            variables | {"params": params}, digits(), train=True, mutable="batch_stats"
+        )
+        return jnp.sum(logits * WEIGHTS), (logits, moved["batch_stats"])
+
+    return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+
+def assert_trees_close(found, expected, unit):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5 * unit)
+    jax.tree.map(close, found, expected)
+
+
+def test_a_training_step_is_that_of_the_compact_network():
+    weights = random_weights(0, FIRST_STAGE)
+    seen = set()
+    for genotype in training_genotypes():
+        (_, (logits, moved)), gradient = compiled_step()(*weights, genotype)
+        module, variables = materialize(FIRST_STAGE, genotype, *weights)
+        (_, (expected, moments)), slopes = compact_step(module, variables)
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+        _, found = materialize(FIRST_STAGE, genotype, gradient, moved)
+        largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(slopes))
+        assert largest > 1e-3
+        assert_trees_close(found["params"], slopes, largest)
+        assert_trees_close(found["batch_stats"], moments, 1)
+        seen |= {block.operation for stage in module.spec.stages for block in stage}
+    assert seen == {"convolution", "separable", "inverted"}
+
+
+def test_unused_parameters_get_no_gradient():
+    params, statistics = random_weights(0, FIRST_STAGE)
+    for genotype in training_genotypes():
+        _, gradient = compiled_step()(params, statistics, genotype)
+        masks = active_masks(genotype, params, FIRST_STAGE)
+        leaves = jax.tree.leaves(gradient), jax.tree.leaves(masks)
+        for leaf, mask in zip(*leaves, strict=True):
+            assert np.isfinite(leaf).all()
+            assert not np.asarray(leaf)[~np.asarray(mask)].any()
+
+
+@pytest.mark.parametrize("garbage", [1e4, np.nan])
+def test_unused_parameters_do_not_disturb_training(garbage):
+    weights = random_weights(0, FIRST_STAGE)
+    for genotype in training_genotypes():
+        dirty = polluted(weights, genotype, garbage, FIRST_STAGE)
+        (value, (logits, moved)), gradient = compiled_step()(*weights, genotype)
+        clean = materialize(FIRST_STAGE, genotype, gradient, moved)[1]
+        (other_value, (other, moved)), gradient = compiled_step()(*dirty, genotype)
+        assert value == other_value
+        np.testing.assert_array_equal(logits, other)
+        found = materialize(FIRST_STAGE, genotype, gradient, moved)[1]
+        assert_trees_equal(found, clean)
+
+
+def test_statistics_of_unused_layers_stay():
+    params, statistics = random_weights(0, FIRST_STAGE)
+    genotype = spaces.smallest(FIRST_STAGE)
+    (_, (_, moved)), _ = compiled_step()(params, statistics, genotype)
+    assert_trees_equal(moved.stages, statistics.stages)
+    assert not np.array_equal(moved.stem.mean, statistics.stem.mean)
+
+
+# Ways to run it
+
+
+def test_mapping_over_genotypes_and_a_traced_scheme():
+    """As training runs it, against one genotype and one scheme at a time."""
+    images = digits()[:, 2:6, 2:6]
+    weights = random_weights(1, MINI)
+    population = genotypes(6, space=MINI)
+
+    def logits(genotype, **options):
+        return supernet.apply(MINI, *weights, genotype, images, **options)[0]
+
+    def mapped(scheme):
+        return lax.map(functools.partial(logits, scheme=scheme), population)
+
+    found = jax.jit(mapped)(1)
+    alone = jax.jit(functools.partial(logits, scheme=0, schemes=("logarithmic",)))
+    expected = jnp.stack([alone(genotype) for genotype in population])
+    assert np.ptp(expected) > 1e-2
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

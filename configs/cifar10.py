@@ -30,9 +30,7 @@ def config() -> SearchConfig:
             ),
             expansions=(2, 4),
         ),
-        evolution=EvolutionConfig(
-            generations=40, initial=16, population=32, children=8
-        ),
+        evolution=EvolutionConfig(generations=40, initial=16, children=8),
         training=TrainingConfig(
             initial_steps=4000,
             child_steps=2000,

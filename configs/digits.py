@@ -27,7 +27,7 @@ def config() -> SearchConfig:
                 Stage(widths=(16, 24, 32), blocks=1),
             ),
         ),
-        evolution=EvolutionConfig(generations=8, initial=16, population=16, children=8),
+        evolution=EvolutionConfig(generations=8, initial=16, children=8),
     )
 
 

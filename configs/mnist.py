@@ -29,9 +29,7 @@ def config() -> SearchConfig:
                 Stage(widths=(16, 32, 48), blocks=2),
             ),
         ),
-        evolution=EvolutionConfig(
-            generations=20, initial=16, population=24, children=8
-        ),
+        evolution=EvolutionConfig(generations=20, initial=16, children=8),
         training=TrainingConfig(
             initial_steps=600,
             child_steps=400,

@@ -69,8 +69,11 @@ class InjectOptions:
                 f"--rates is {self.rates}, expected bit error rates between 0 and 1; "
                 "for example --rates=1e-4,1e-3"
             )
-        if self.trials < 1:
-            raise ValueError(f"--trials is {self.trials}, expected at least 1")
+        if self.trials < 2:
+            raise ValueError(
+                f"--trials is {self.trials}, expected at least 2: intervals come from "
+                "the spread of trials"
+            )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -67,27 +67,38 @@ class EvolutionConfig:
     """Generations after the initial one (count)."""
     initial: int = 16
     """Random networks that the search starts from (count)."""
-    population: int = 24
-    """Largest number of networks kept on the front (count)."""
+    population: int = 48
+    """Largest number of networks kept on the front during the search (count)."""
+    finalists: int = 16
+    """Networks of the last front that are trained to the end and measured; of a larger
+    front the most crowded are left (count)."""
     proposals: int = 2048
     """Children proposed and costed per generation (count)."""
     children: int = 8
     """Children trained per generation, all in one compiled call (count)."""
 
     def __post_init__(self):
-        _require_positive(self, "initial", "population", "proposals", "children")
+        _require_positive(
+            self, "initial", "population", "proposals", "children", "finalists"
+        )
         if self.generations < 0:
             raise ValueError(f"generations is {self.generations}, expected 0 or more")
-        unknown = set(self.objectives) - {EXPENSIVE, *CHEAP}
-        if unknown or EXPENSIVE not in self.objectives or len(self.objectives) < 2:
+        chosen = set(self.objectives)
+        known = chosen <= {EXPENSIVE, *CHEAP} and EXPENSIVE in chosen
+        if not known or len(chosen) < 2 or len(chosen) < len(self.objectives):
             raise ValueError(
                 f"objectives are {self.objectives}, expected {EXPENSIVE} and at least "
-                f"one of {CHEAP}"
+                f"one of {CHEAP}, each once"
             )
         if self.initial > self.population:
             raise ValueError(
                 f"initial is {self.initial} networks, more than the population of "
                 f"{self.population}: enlarge the population"
+            )
+        if self.proposals < self.children:
+            raise ValueError(
+                f"proposals is {self.proposals}, fewer than the {self.children} "
+                "children of a generation: propose more"
             )
 
 
@@ -136,7 +147,12 @@ class FaultConfig:
     """Test images that meet the same faults of a trial (count)."""
 
     def __post_init__(self):
-        _require_positive(self, "trials", "images")
+        _require_positive(self, "images")
+        if self.trials < 2:
+            raise ValueError(
+                f"trials is {self.trials}, expected at least 2: intervals come from "
+                "the spread of trials"
+            )
         if not self.rates or not all(0 < rate < 1 for rate in self.rates):
             raise ValueError(
                 f"fault rates are {self.rates}, expected probabilities between 0 and 1"

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -36,7 +37,7 @@ from jaxnas.search.objectives import (
     HYPERVOLUME_REFERENCE,
     hypervolume_points,
 )
-from jaxnas.search.pareto import hypervolume, nondominated
+from jaxnas.search.pareto import hypervolume, nondominated, thin
 from jaxnas.training import initial_weights
 from jaxnas.types import Key
 
@@ -194,7 +195,7 @@ def _empty_evolution(problem: Problem, key: Key) -> Evolution:
 
 def _train(stage: Stage, evolution: Evolution, progress: Progress) -> list[Finalists]:
     """The front's networks trained to the end in every scheme, empty rows at zero."""
-    rows = np.flatnonzero(evolution.algorithm.mask)
+    rows = np.flatnonzero(_finalists(stage, evolution))
     task = progress.add_task("final training: networks", total=len(SCHEMES) * len(rows))
     template = _final_template(stage)
     finalists = []
@@ -241,6 +242,12 @@ def _final_template(stage: Stage) -> Finalists:
     return Finalists(weights, errors, errors, errors)
 
 
+def _finalists(stage: Stage, evolution: Evolution) -> Bool[Array, " population"]:
+    """The population rows that are trained to the end: the front, thinned."""
+    state = evolution.algorithm
+    return thin(state.fitness, stage.config.evolution.finalists, state.mask)
+
+
 def _front_rows(
     stage: Stage, evolution: Evolution, finalists: list[Finalists]
 ) -> list[int]:
@@ -252,7 +259,7 @@ def _front_rows(
     error = finalists[0].validation_error
     column = problem.objectives.index(EXPENSIVE)
     fitness = jnp.asarray(state.fitness).at[:, column].set(error)
-    front = np.asarray(nondominated(fitness, state.mask))
+    front = np.asarray(nondominated(fitness, _finalists(stage, evolution)))
     rows = np.flatnonzero(front)
     return [
         int(row) for row in rows[np.argsort(np.asarray(error)[rows], kind="stable")]

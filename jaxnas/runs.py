@@ -113,14 +113,17 @@ def _plain(config):
 
 
 def _git_commit() -> str | None:
-    """The commit of the code that runs, None outside a git checkout."""
-    answer = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """The commit of the code that runs, None outside a checkout or without git."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return None
     return answer.stdout.strip() or None
 
 

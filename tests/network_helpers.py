@@ -34,7 +34,7 @@ NODES = (LayerParams, LayerStatistics, HeadParams)
 
 
 @functools.cache
-def digits(count=2):
+def digits(count=8):
     """Handwritten digits as 8-bit words, `[count, 8, 8, 1]`."""
     images = np.round(load_digits().images[:count] * 255 / 16)
     return jnp.asarray(images[..., None], jnp.uint8)
@@ -92,15 +92,24 @@ class Word(NamedTuple):
 WORDS = []
 
 
+def _quantize_padded(x, scale, format, **names):
+    """Word for word the same in one of few sizes, as each of them is compiled."""
+    size = next(size for size in (64, 1024, 4096) if size >= x.size)
+    scale = np.broadcast_to(scale, x.shape).ravel()
+    flat = (np.resize(array, size) for array in (x.ravel(), scale))
+    return np.asarray(quantize(*flat, format, **names))[: x.size].reshape(x.shape)
+
+
 def _recording_quantize(x, scale, format, *, stored, site):
     def record(*arrays):
         arrays = [np.array(array) for array in arrays]
         WORDS.append(Word(site, stored, format, *arrays))
         return arrays[-1]
 
-    value = quantize(x, scale, format, stored=stored, site=site)
-    if not isinstance(value, jax.core.Tracer):
+    if not isinstance(x, jax.core.Tracer):
+        value = _quantize_padded(np.asarray(x), scale, format, stored=stored, site=site)
         return jnp.asarray(record(x, scale, value))
+    value = quantize(x, scale, format, stored=stored, site=site)
     shape = jax.ShapeDtypeStruct(value.shape, value.dtype)
     return jax.pure_callback(record, shape, x, scale, value)
 
@@ -129,7 +138,7 @@ def _compiled_supernet():
 
 
 def run_supernet(weights, genotype, scheme=0):
-    """Logits of two digits and the words stored on the way, in `SPACE`, compiled."""
+    """Logits of the digits and the words stored on the way, in `SPACE`, compiled."""
     run = _compiled_supernet()
     with recorded() as words:
         logits = np.asarray(run(weights, genotype, digits(), jnp.int32(scheme)))

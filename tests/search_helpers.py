@@ -39,7 +39,9 @@ CONFIG = SearchConfig(
         proposals=64,
         children=4,
     ),
-    training=TrainingConfig(initial_steps=20, child_steps=10, final_steps=20, batch=16),
+    training=TrainingConfig(
+        initial_steps=20, child_steps=10, final_steps=20, batch=16, weight_decay=1e-2
+    ),
     faults=FaultConfig(rates=(1e-9, 1e-3, 3e-2), trials=16, images=16),
 )
 GROUP = CONFIG.evolution.children
@@ -59,12 +61,12 @@ def train_set():
     return stage().problem.train_images, stage().problem.train_labels
 
 
-def test_set():
+def report_set():
     images = stage().images
     return jnp.asarray(images.test_images), jnp.asarray(images.test_labels)
 
 
-def genotype(space, *blocks, stem=(0, 1, 1), head=1):
+def genotype_of(space, *blocks, stem=(0, 1, 1), head=1):
     """One genotype in full: per slot None or the genes by name, zero if not named."""
     rows = np.zeros((space.slots, len(BLOCK_GENES)), np.int32)
     for row, block in zip(rows, blocks, strict=True):
@@ -85,7 +87,7 @@ def genotypes():
         {"operation": SEPARABLE, "width": 1} | words,
         {"operation": INVERTED, "width": 1, "residual": 1} | words,
     ]
-    return jnp.stack([genotype(space(), block, stem=(1, 1, 1)) for block in blocks])
+    return jnp.stack([genotype_of(space(), block, stem=(1, 1, 1)) for block in blocks])
 
 
 @functools.cache

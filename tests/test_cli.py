@@ -131,7 +131,7 @@ BAD = {
     "inject": "'jaxnas inject' takes one run directory, found none",
     "inject none": "none is no run directory (it has no config.json); give",
     "inject none --rates=2": "--rates is (2.0,), expected bit error rates between",
-    "inject none --trials=0": "--trials is 0, expected at least 1",
+    "inject none --trials=1": "--trials is 1, expected at least 2",
     "inject none --rate=1e-3": "unknown key --rate, did you mean --rates?",
     "report none": "none is no run directory",
     "report none --dpi=3": "unknown key --dpi",

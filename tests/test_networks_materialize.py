@@ -50,10 +50,12 @@ def pairs():
     The supernet is compiled, the compact networks run operation by operation.
     """
     weights, results = random_weights(), {}
+    host = jax.tree.map(np.asarray, weights)  # slicing it compiles nothing
     for number, scheme in enumerate(SCHEMES):
         for index, genotype in enumerate(genotypes(COUNT)):
             expected, large = run_supernet(weights, genotype, number)
-            module, variables = materialize(SPACE, genotype, *weights, scheme=scheme)
+            module, variables = materialize(SPACE, genotype, *host, scheme=scheme)
+            variables = jax.tree.map(jnp.asarray, variables)
             with recorded() as words:
                 found = np.asarray(module.apply(variables, digits()))
                 results[scheme, index] = large, words[:], expected, found

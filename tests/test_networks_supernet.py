@@ -20,7 +20,7 @@ from network_helpers import (
 
 from jaxnas.networks import space as spaces
 from jaxnas.networks import supernet
-from jaxnas.networks.materialize import materialize
+from jaxnas.networks.materialize import materialize, network_spec
 from jaxnas.networks.space import SearchSpace, Stage
 
 FIRST_STAGE = dataclasses.replace(SPACE, stages=SPACE.stages[:1])
@@ -143,8 +143,7 @@ def test_used_parameters_change_the_logits():
 # Training
 
 
-WEIGHTS = jnp.asarray(np.random.default_rng(5).normal(size=(2, 3)), jnp.float32)
-TRAINED = 5
+WEIGHTS = jnp.asarray(np.random.default_rng(5).normal(size=(8, 3)), jnp.float32)
 
 
 @functools.cache
@@ -168,8 +167,18 @@ def compiled_step():
     return lambda *arguments: step(*arguments, digits())
 
 
+@functools.cache
 def training_genotypes():
-    return genotypes(TRAINED, seed=3, space=FIRST_STAGE)
+    """The first few random genotypes that together have all operations."""
+    chosen, missing = [], set(spaces.OPERATIONS)
+    for genotype in genotypes(30, seed=3, space=FIRST_STAGE):
+        (blocks,) = network_spec(FIRST_STAGE, genotype).stages
+        new = missing & {block.operation for block in blocks}
+        if new and len(blocks) == 2:
+            chosen.append(genotype)
+            missing -= new
+    assert not missing
+    return chosen
 
 
 def compact_step(module, variables):
@@ -179,7 +188,7 @@ def compact_step(module, variables):
         )
         return jnp.sum(logits * WEIGHTS), (logits, moved["batch_stats"])
 
-    return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
 
 
 def assert_trees_close(found, expected, unit):
@@ -190,7 +199,6 @@ def assert_trees_close(found, expected, unit):
 
 def test_a_training_step_is_that_of_the_compact_network():
     weights = random_weights(0, FIRST_STAGE)
-    seen = set()
     for genotype in training_genotypes():
         (_, (logits, moved)), gradient = compiled_step()(*weights, genotype)
         module, variables = materialize(FIRST_STAGE, genotype, *weights)
@@ -201,8 +209,6 @@ def test_a_training_step_is_that_of_the_compact_network():
         assert largest > 1e-3
         assert_trees_close(found["params"], slopes, largest)
         assert_trees_close(found["batch_stats"], moments, 1)
-        seen |= {block.operation for stage in module.spec.stages for block in stage}
-    assert seen == {"convolution", "separable", "inverted"}
 
 
 def test_unused_parameters_get_no_gradient():

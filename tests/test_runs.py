@@ -167,9 +167,7 @@ def test_killed_while_clearing_it_can_still_be_overwritten(tmp_path, monkeypatch
         start(out, overwrite=True)
     assert not (out / "checkpoints").exists(), "they are gone before what they count"
     start(out, overwrite=True)
-    assert not (out / "records.jsonl").exists()
-    make_run_again = read_lines(out / "records.jsonl")
-    assert make_run_again == []
+    assert read_lines(out / "records.jsonl") == []
 
 
 RECORDS = [{"id": 0, "error": 0.1}, {"id": 1, "error": 1 / 3, "parents": [0]}]
@@ -250,10 +248,14 @@ def test_a_table_keeps_every_digit_and_replaces_the_old_one(tmp_path, monkeypatc
     assert b"\r" not in path.read_bytes()
 
 
-def test_outside_a_checkout_there_is_no_commit(tmp_path, monkeypatch):
-    source = shutil.copy(runs.__file__, tmp_path / "runs.py")
-    monkeypatch.setattr(runs, "__file__", str(source))
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+@pytest.mark.parametrize("lacking", ["checkout", "git"])
+def test_without_a_checkout_or_git_there_is_no_commit(lacking, tmp_path, monkeypatch):
+    if lacking == "git":
+        monkeypatch.setenv("PATH", "")
+    else:
+        source = shutil.copy(runs.__file__, tmp_path / "runs.py")
+        monkeypatch.setattr(runs, "__file__", str(source))
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     start(tmp_path / "run")
     text = (tmp_path / "run" / "provenance.json").read_text()
     assert json.loads(text)["git_commit"] is None

@@ -36,7 +36,7 @@ def _convolution(x, kernel, groups):
     )
 
 
-def max_pool(x: Maps) -> Maps:
+def max_pool(x: Maps) -> Float[Array, "batch half_height half_width channels"]:
     """2x2 maxima with stride 2; an odd last row or column is dropped."""
     window = (1, 2, 2, 1)
     return lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")

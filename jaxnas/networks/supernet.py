@@ -291,9 +291,14 @@ class _BlockCall(NamedTuple):
 
 def _masked_layer(layer, params, statistics, extent, x, shortcut=None):
     mask = kernel_mask(extent, params.kernel.shape)
-    params = params._replace(kernel=jnp.where(mask, params.kernel, 0.0))
+    channels = jnp.arange(params.gain.shape[0]) < extent.out_width
+    # Gain and offset too: all biases of a layer share the scale of the largest one.
+    params = LayerParams(
+        kernel=jnp.where(mask, params.kernel, 0.0),
+        gain=jnp.where(channels, params.gain, 0.0),
+        offset=jnp.where(channels, params.offset, 0.0),
+    )
     y, moved = apply_layer(layer, params, statistics, x, shortcut)
-    channels = jnp.arange(y.values.shape[-1]) < extent.out_width
     return StoredMap(y.values * channels[None, None, None, :], y.step), moved
 
 

@@ -1,10 +1,12 @@
 """Network morphisms: a genotype changes, and the weights move with it.
 
-After Elsken, Metzen and Hutter (ICLR 2019, section 3). Widening a block, enlarging a
-kernel or an expansion and inserting a block with a shortcut preserve the function that
-the parent computes: what is new feeds, or is read through, weights that are zero.
-Everything else (removing, narrowing, another operation, other words) is an approximate
-morphism: the child keeps the weights that both networks share.
+After Elsken, Metzen and Hutter (ICLR 2019, section 3). What is new feeds, or is read
+through, weights that are zero. Thus these preserve the function that the parent
+computes, in fixed-point words bit for bit: widening a map that no shortcut carries on,
+enlarging a kernel or an expansion, and inserting a rectified block with a shortcut that
+stores the words of the rectified map before it. Everything else (removing, narrowing,
+another operation, other words) is an approximate morphism: the child keeps the weights
+that both networks share.
 """
 
 import jax

@@ -28,6 +28,7 @@ def config() -> SearchConfig:
             ),
         ),
         evolution=EvolutionConfig(generations=8, initial=16, children=8),
+        faults=FaultConfig(images=16),
     )
 
 

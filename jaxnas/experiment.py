@@ -83,12 +83,16 @@ def inject(run: Path, rates: tuple[float, ...], trials: int) -> Path:
     stage = prepare(from_plain(SearchConfig, described["config"]), run)
     evolution = _evolve(stage)
     faults = Faults(rates, trials, stage.config.faults.images)
+    runs.keep_lines(run / "faults.jsonl", lambda line: True)
     with _progress() as progress:
         finalists = _train(stage, evolution, progress)
-        rows = _front_rows(stage, evolution, finalists)
-        for scheme, row in _members(rows):
+        members = _members(_front_rows(stage, evolution, finalists))
+        total = len(members) * 2 * len(rates) * trials
+        task = progress.add_task("faults: trials", total=total)
+        advance = functools.partial(progress.advance, task)
+        for scheme, row in members:
             lines = _measure_one(
-                stage, evolution, finalists, scheme, row, faults, lambda trials: None
+                stage, evolution, finalists, scheme, row, faults, advance
             )
             runs.append_lines(run / "faults.jsonl", lines)
     write_report(run)
@@ -203,7 +207,11 @@ def _train(stage: Stage, evolution: Evolution, progress: Progress) -> list[Final
         folder = stage.out / "checkpoints" / f"final-{name}"
         if checkpoints.latest_step(folder) is None:
             trained = _train_scheme(
-                stage, evolution, rows, scheme, lambda n: progress.advance(task, n)
+                stage,
+                evolution,
+                rows,
+                scheme,
+                functools.partial(progress.advance, task),
             )
             checkpoints.save(folder, 0, trained)
         else:
@@ -293,7 +301,7 @@ def _measure(stage, evolution, finalists, progress) -> None:
             scheme,
             row,
             faults,
-            lambda trials: progress.advance(task, trials),
+            functools.partial(progress.advance, task),
         )
         runs.append_lines(path, lines)
 

@@ -25,7 +25,7 @@ from jaxnas.numerics.primitives import quantize
 SPACE = SearchSpace(
     image=(8, 8, 1),
     classes=3,
-    stages=(Stage(widths=(2, 3), blocks=2), Stage(widths=(4,), blocks=1)),
+    stages=(Stage(widths=(2, 4), blocks=2), Stage(widths=(8,), blocks=1)),
     kernels=(1, 3),
     expansions=(2,),
 )
@@ -94,7 +94,7 @@ WORDS = []
 
 def _quantize_padded(x, scale, format, **names):
     """Word for word the same in one of few sizes, as each of them is compiled."""
-    size = next(size for size in (64, 1024, 4096) if size >= x.size)
+    size = next(size for size in (2**6, 2**10, 2**12, 2**16) if size >= x.size)
     scale = np.broadcast_to(scale, x.shape).ravel()
     flat = (np.resize(array, size) for array in (x.ravel(), scale))
     return np.asarray(quantize(*flat, format, **names))[: x.size].reshape(x.shape)

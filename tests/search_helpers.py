@@ -36,6 +36,7 @@ CONFIG = SearchConfig(
         generations=2,
         initial=6,
         population=16,
+        finalists=6,
         proposals=64,
         children=4,
     ),
@@ -79,12 +80,15 @@ def genotype_of(space, *blocks, stem=(0, 1, 1), head=1):
 
 @functools.cache
 def genotypes():
-    """The trivial network and one of every operation, `[GROUP, genes]`."""
+    """The trivial network and one of every operation, `[GROUP, genes]`.
+
+    The separable one has some words of four bits, all others have eight.
+    """
     words = {"weight_bits": 1, "activation_bits": 1}
     blocks = [
         None,
         {"operation": CONVOLUTION, "width": 1, "residual": 1} | words,
-        {"operation": SEPARABLE, "width": 1} | words,
+        {"operation": SEPARABLE, "width": 1, "activation_bits": 1},
         {"operation": INVERTED, "width": 1, "residual": 1} | words,
     ]
     return jnp.stack([genotype_of(space(), block, stem=(1, 1, 1)) for block in blocks])

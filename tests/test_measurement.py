@@ -1,4 +1,4 @@
-"""Finalists are trained like everyone; faults are counted as an independent count says."""
+"""Finalists are trained like all others; faults are counted as by another count."""
 
 import functools
 
@@ -161,10 +161,10 @@ COUNT = GROUP + 2
 
 
 @functools.cache
-def finalists(scheme=0, told=None):
+def finalists(scheme=0):
     """More networks than a group: rows of the trained ones, some of them again."""
-    rows = np.arange(COUNT) % GROUP
-    return train_finalists(
+    rows, told = np.arange(COUNT) % GROUP, []
+    found = train_finalists(
         KEY,
         space(),
         member(trained(), rows),
@@ -174,7 +174,10 @@ def finalists(scheme=0, told=None):
         recipe(steps=6),
         scheme=scheme,
         group=GROUP,
+        advance=told.append,
     )
+    assert told == [GROUP, COUNT - GROUP]
+    return found
 
 
 @pytest.mark.parametrize("scheme", [0, 1])
@@ -207,3 +210,4 @@ def test_finalists_are_evaluated_on_validation_and_test_images(scheme):
         assert errors.shape == (COUNT,)
         np.testing.assert_array_equal(errors[rows], expected, err_msg=name)
     assert not np.array_equal(found.validation_error, found.test_error)
+    assert not np.array_equal(found.test_error, found.widest_test_error)

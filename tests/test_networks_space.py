@@ -141,14 +141,13 @@ def test_sampled_genes_are_uniform(samples):
         np.testing.assert_allclose(share, 1 / counts[gene], atol=5 * deviation)
 
 
-@pytest.mark.parametrize("space", [SPACE, TINY])
-def test_decode_equals_a_walk_in_plain_python(space):
-    genotypes = random_genotypes(space, 300)
-    decoded = jax.jit(jax.vmap(lambda g: spaces.decode(space, g)))(genotypes)
+def test_decode_equals_a_walk_in_plain_python():
+    genotypes = random_genotypes(SPACE, 300)
+    decoded = jax.jit(jax.vmap(lambda g: spaces.decode(SPACE, g)))(genotypes)
     decoded = jax.tree.map(np.asarray, decoded)
     for row, genotype in enumerate(genotypes):
         one = jax.tree.map(lambda leaf: leaf[row], decoded)  # noqa: B023
-        ends, blocks, producer = plain_decode(space, genotype)
+        ends, blocks, producer = plain_decode(SPACE, genotype)
         for name, value in ends.items():
             assert getattr(one, name) == value, name
         assert one.source[-1] == producer
@@ -203,7 +202,7 @@ def test_numpy_genotypes_are_accepted():
 
 
 def test_a_change_of_one_gene_changes_the_network_or_not_the_canonical_genotype():
-    genotypes = random_genotypes(SPACE, 120, seed=1)
+    genotypes = random_genotypes(SPACE, 80, seed=1)
     rng = np.random.default_rng(2)
     counts = spaces.cardinalities(SPACE)
     twins = np.array(genotypes)

@@ -22,7 +22,7 @@ SPACES = {
         classes=5,
         stages=(
             Stage(widths=(2, 4, 6), blocks=1),
-            Stage(widths=(3, 8), blocks=2),
+            Stage(widths=(3, 8), blocks=1),
             Stage(widths=(5, 9), blocks=1),
         ),
         kernels=(1, 3, 7),
@@ -54,7 +54,7 @@ def traced(space, genotype, weights, scheme):
     return trace_topology(module.apply, variables, images)
 
 
-COUNTS = {"odd colour image, three stages": 70, "one narrow stage": 30}
+COUNTS = {"odd colour image, three stages": 60, "one narrow stage": 40}
 
 
 @pytest.mark.parametrize("name", SPACES)

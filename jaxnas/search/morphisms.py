@@ -1,6 +1,6 @@
 """Network morphisms: a genotype changes, and the weights move with it.
 
-After Elsken, Metzen and Hutter (ICLR 2019, section 3). What is new feeds, or is read
+After Elsken, Metzen and Hutter (LEMONADE, ICLR 2019). What is new feeds, or is read
 through, weights that are zero. Thus these preserve the function that the parent
 computes, in fixed-point words bit for bit: widening a map that no shortcut carries on,
 enlarging a kernel or an expansion, and inserting a rectified block with a shortcut that

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 from network_helpers import (
+    QUICK,
     SPACE,
     active_masks,
     digits,
@@ -133,7 +134,7 @@ def test_used_parameters_change_the_logits():
     """The test above would notice a change: every used kind of weight matters."""
     params, statistics = random_weights()
     nodes, structure = jax.tree.flatten((params, statistics))
-    population = [*genotypes(20, seed=2)]
+    population = genotypes(60, seed=2)
     clean = [run_supernet((params, statistics), one)[0] for one in population]
     for leaf in range(len(nodes)):
         changed = nodes[:leaf] + [nodes[leaf] * 1.7 + 0.3] + nodes[leaf + 1 :]
@@ -167,7 +168,7 @@ def compiled_step():
         )
         return jnp.sum(logits * WEIGHTS), (logits, moved)
 
-    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
     return lambda *arguments: step(*arguments, digits())
 
 
@@ -192,7 +193,8 @@ def compact_step(module, variables):
         )
         return jnp.sum(logits * WEIGHTS), (logits, moved["batch_stats"])
 
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
+    return step(variables["params"])
 
 
 def assert_trees_close(found, expected, unit):
@@ -262,8 +264,8 @@ def test_mapping_over_genotypes():
             MINI, *weights, genotype, images, schemes=("logarithmic",)
         )[0]
 
-    mapped = jax.jit(lambda population: lax.map(logits, population))
-    alone = jax.jit(logits)
+    mapped = jax.jit(lambda group: lax.map(logits, group), compiler_options=QUICK)
+    alone = jax.jit(logits, compiler_options=QUICK)
     expected = jnp.stack([alone(genotype) for genotype in population])
     assert np.ptp(expected) > 1e-2
     np.testing.assert_allclose(mapped(population), expected, rtol=1e-5)

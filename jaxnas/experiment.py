@@ -164,7 +164,9 @@ def _state(stage: Stage, number: int, evolution: Evolution) -> dict:
     fitness = np.where(state.mask[:, None], state.fitness, 1.0)
     points = hypervolume_points(fitness, initial, objectives)
     reference = jnp.full(len(objectives), HYPERVOLUME_REFERENCE)
-    volume = hypervolume(jnp.asarray(points, jnp.float32), reference, state.mask)
+    volume = jax.jit(hypervolume)(
+        jnp.asarray(points, jnp.float32), reference, state.mask
+    )
     best = state.best_fitness[objectives.index(EXPENSIVE)]
     return {
         "generation": number,
@@ -253,7 +255,7 @@ def _final_template(stage: Stage) -> Finalists:
 def _finalists(stage: Stage, evolution: Evolution) -> Bool[Array, " population"]:
     """The population rows that are trained to the end: the front, thinned."""
     state = evolution.algorithm
-    return thin(state.fitness, stage.config.evolution.finalists, state.mask)
+    return jax.jit(thin)(state.fitness, stage.config.evolution.finalists, state.mask)
 
 
 def _front_rows(

@@ -17,8 +17,16 @@ from sklearn.datasets import load_digits
 
 from jaxnas.networks import layers, supernet
 from jaxnas.networks import space as spaces
+from jaxnas.networks.convolutions import convolution
 from jaxnas.networks.extents import extents
-from jaxnas.networks.layers import HeadParams, LayerParams, LayerStatistics
+from jaxnas.networks.layers import (
+    HeadParams,
+    Layer,
+    LayerParams,
+    LayerStatistics,
+    StoredMap,
+    word_formats,
+)
 from jaxnas.networks.space import SearchSpace, Stage
 from jaxnas.numerics.primitives import quantize
 
@@ -31,6 +39,8 @@ SPACE = SearchSpace(
 )
 QUICK = {"xla_backend_optimization_level": 0}
 """Compiles in about half the time, where rounding is not at stake."""
+FIXED = word_formats((4, 8), ("fixed_point",))
+FINE = word_formats((16,), ("fixed_point",))
 SCHEMES = ("fixed_point", "logarithmic")
 NODES = (LayerParams, LayerStatistics, HeadParams)
 
@@ -197,3 +207,14 @@ def naive_convolution(x, kernel, depthwise=False):
             pixel, tap = x[:, r, c], kernel[i, j]
             result[:, row, column] += pixel * tap[0] if depthwise else pixel @ tap
     return result
+
+
+def layer(formats=FINE, bits=(0, 0), **options):
+    convolve = options.pop("convolve", convolution)
+    return Layer(formats, *bits, site="here", convolve=convolve, **options)
+
+
+def random_words(seed, shape=(6, 5, 5, 2)):
+    """A map as it is read back from eight-bit words."""
+    words = np.random.default_rng(seed).integers(0, 256, shape)
+    return StoredMap(jnp.asarray(words / 64, jnp.float32), jnp.float32(1 / 64))

@@ -134,7 +134,7 @@ def test_used_parameters_change_the_logits():
     """The test above would notice a change: every used kind of weight matters."""
     params, statistics = random_weights()
     nodes, structure = jax.tree.flatten((params, statistics))
-    population = genotypes(60, seed=2)
+    population = genotypes(40, seed=2)
     clean = [run_supernet((params, statistics), one)[0] for one in population]
     for leaf in range(len(nodes)):
         changed = nodes[:leaf] + [nodes[leaf] * 1.7 + 0.3] + nodes[leaf + 1 :]

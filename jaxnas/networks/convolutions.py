@@ -12,14 +12,15 @@ from jaxtyping import Array, Float
 
 Maps = Float[Array, "batch height width channels"]
 Kernel = Float[Array, "kernel_height kernel_width inputs outputs"]
+Results = Float[Array, "batch height width outputs"]
 
 
-def convolution(x: Maps, kernel: Array) -> Maps:
+def convolution(x: Maps, kernel: Kernel) -> Results:
     """Stride 1, zero padding that keeps the map's size; all float32 bits used."""
     return _convolution(x, kernel, groups=1)
 
 
-def depthwise_convolution(x: Maps, kernel: Array) -> Maps:
+def depthwise_convolution(x: Maps, kernel: Kernel) -> Results:
     """One HW1C filter a channel, stride 1, zero padding that keeps the map's size."""
     return _convolution(x, kernel, groups=x.shape[-1])
 

@@ -165,11 +165,22 @@ def _normalised_convolution(layer, params, statistics, x):
 
 
 def _folded_convolution(layer, params, statistics, x):
-    slope = params.gain / jnp.sqrt(statistics.variance + VARIANCE_FLOOR)
+    slope, bias = fold(params, statistics)
     kernel, step = _store_kernel(layer, params.kernel * per_channel(slope))
-    bias = params.offset - statistics.mean * slope
     bias = store_bias(bias, step.reshape(-1) * x.step, f"{layer.site}/bias")
     return layer.convolve(x.values, kernel) + per_channel(bias)
+
+
+def fold(
+    params: LayerParams, statistics: LayerStatistics
+) -> tuple[Float[Array, " outputs"], Float[Array, " outputs"]]:
+    """The factor of the kernel and the bias that the normalisation comes to."""
+    # Barriers keep compilers from fusing these operations, which would round them
+    # differently, and store other words, from one program to the next.
+    alone = lax.optimization_barrier
+    deviation = alone(jnp.sqrt(statistics.variance + VARIANCE_FLOOR))
+    slope = alone(params.gain / deviation)
+    return slope, params.offset - alone(statistics.mean * slope)
 
 
 def _store_kernel(layer, kernel):

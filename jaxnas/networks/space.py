@@ -4,7 +4,7 @@ A network is a stem convolution, stages of blocks with 2x2 max-pooling between t
 stages, a global sum, and a dense layer. A genotype is one int32 vector: three genes
 for the stem, eight for every block slot, one for the head. Genes index the choices of
 the space, so every vector below `cardinalities` is a network; `canonical` maps the
-vectors that stand for the same network to one of them.
+vectors that differ in genes without effect to one of them.
 """
 
 import dataclasses
@@ -141,7 +141,8 @@ def block_genes(space: SearchSpace, genotype: Genotype) -> Int[Array, "slots 8"]
     """The genes of the block slots, one row a slot in the order of `BLOCK_GENES`."""
     first = len(STEM_GENES)
     last = first + space.slots * len(BLOCK_GENES)
-    return genotype[first:last].reshape(space.slots, len(BLOCK_GENES))
+    rows = jnp.asarray(genotype)[first:last]
+    return rows.reshape(space.slots, len(BLOCK_GENES))
 
 
 def join(
@@ -153,6 +154,7 @@ def join(
 
 def decode(space: SearchSpace, genotype: Genotype) -> Architecture:
     """The architecture of one genotype; pure arithmetic, to be vmapped."""
+    genotype = jnp.asarray(genotype)
     stem, head = genotype[: len(STEM_GENES)], genotype[-len(HEAD_GENES) :]
     gene = dict(zip(BLOCK_GENES, block_genes(space, genotype).T, strict=True))
     present = gene["present"] == 1
@@ -202,7 +204,11 @@ def _sources(present: Bool[Array, " slots"]) -> Int[Array, " slots+1"]:
 
 
 def canonical(space: SearchSpace, genotype: Genotype) -> Genotype:
-    """The one genotype for a network: genes that have no effect are set to zero."""
+    """The same network with all genes that have no effect set to zero.
+
+    Blocks stay in their slots, absent ones between them too: weights belong to slots.
+    """
+    genotype = jnp.asarray(genotype)
     architecture = decode(space, genotype)
     gene = dict(zip(BLOCK_GENES, block_genes(space, genotype).T, strict=True))
     inverted = architecture.operation == INVERTED

@@ -175,8 +175,9 @@ def fold(
     params: LayerParams, statistics: LayerStatistics
 ) -> tuple[Float[Array, " outputs"], Float[Array, " outputs"]]:
     """The factor of the kernel and the bias that the normalisation comes to."""
-    # Barriers keep compilers from fusing these operations, which would round them
-    # differently, and store other words, from one program to the next.
+    # Barriers keep algebraic rewriting of these operations from rounding them
+    # differently, and storing other words, from one program to the next. A fused
+    # multiply-add may still round the bias once instead of twice.
     alone = lax.optimization_barrier
     deviation = alone(jnp.sqrt(statistics.variance + VARIANCE_FLOOR))
     slope = alone(params.gain / deviation)

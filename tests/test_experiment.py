@@ -186,7 +186,7 @@ def test_a_run_that_is_killed_ends_as_if_it_was_not(finished, tmp_path, monkeypa
     out = tmp_path / "tiny"
     monkeypatch.setattr(experiment, "write_report", lambda run: None)
     pace, ways = (
-        itertools.cycle([0, 2, 1, 4, 3]),
+        itertools.cycle([0, 4, 2, 5, 3]),
         itertools.cycle(["before", "during", "after"]),
     )
     deaths = 0

@@ -22,7 +22,7 @@ def networks(count, seed):
 
 def test_simulated_logits_are_those_of_integer_arithmetic():
     seen, largest, different = set(), 0, set()
-    for module, variables in networks(30, seed=7):
+    for module, variables in networks(24, seed=7):
         simulated = np.asarray(module.apply(variables, digits()))
         sums = []
         integers = reference.logits(
@@ -40,7 +40,7 @@ def test_simulated_logits_are_those_of_integer_arithmetic():
             seen.add((block.words.weight, block.words.activation))
     # Accumulators below 2**24 are what exact float32 sums ask for; they are long too.
     assert 2**16 < largest < 2**24
-    assert len(different) > 25
+    assert len(different) > 20
     operations = ("convolution", "separable", "inverted")
     words = {(weight, activation) for weight in (4, 8) for activation in (4, 8)}
     assert seen == words | {(one, skip) for one in operations for skip in (True, False)}

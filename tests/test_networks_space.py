@@ -175,11 +175,12 @@ def test_canonical_is_idempotent_and_keeps_the_network():
 
 
 def test_distinct_canonical_genotypes_are_distinct_networks():
-    """Every genotype of a small space. With the test above: equal networks in equal
-    slots are equal canonical genotypes."""
+    """All within a stretch of a small space's canonical genotypes. With the test
+    above: equal networks in equal slots are equal canonical genotypes."""
     genotypes = all_genotypes(TINY)
     distinct = jnp.asarray(np.unique(canonicals(TINY, genotypes), axis=0))
     assert 100 < len(distinct) < len(genotypes) / 2
+    distinct = distinct[-100:]
     networks = {(network_spec(TINY, one), presence(one)) for one in distinct}
     assert len(networks) == len(distinct)
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 from network_helpers import (
     QUICK,
     SPACE,
@@ -248,24 +247,3 @@ def test_statistics_of_unused_layers_stay():
     (_, (_, moved)), _ = compiled_step()(params, statistics, genotype)
     assert_trees_equal(moved.stages, statistics.stages)
     assert not np.array_equal(moved.stem.mean, statistics.stem.mean)
-
-
-# Ways to run it
-
-
-def test_mapping_over_genotypes():
-    """As training runs it, against one genotype at a time."""
-    images = digits()[:, 2:6, 2:6]
-    weights = random_weights(1, MINI)
-    population = genotypes(6, space=MINI)
-
-    def logits(genotype):
-        return supernet.apply(
-            MINI, *weights, genotype, images, schemes=("logarithmic",)
-        )[0]
-
-    mapped = jax.jit(lambda group: lax.map(logits, group), compiler_options=QUICK)
-    alone = jax.jit(logits, compiler_options=QUICK)
-    expected = jnp.stack([alone(genotype) for genotype in population])
-    assert np.ptp(expected) > 1e-2
-    np.testing.assert_allclose(mapped(population), expected, rtol=1e-5)

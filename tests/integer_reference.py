@@ -98,8 +98,8 @@ def _layer(
 
 def fold(kernel, gain, offset, mean, variance):
     """Kernel and bias that convolve and normalise at once, in float32."""
-    slope = gain / np.sqrt(variance + VARIANCE_FLOOR)
-    return kernel * slope, offset - mean * slope
+    deviation = np.sqrt(variance + VARIANCE_FLOOR)
+    return kernel * (gain / deviation), offset - mean * gain / deviation
 
 
 def _encode_kernel(kernel, bits):

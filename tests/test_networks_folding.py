@@ -92,7 +92,6 @@ def self_consistent(bits, x, seed=2):
     return LayerParams(*arrays[:3]), LayerStatistics(*arrays[3:]), words
 
 
-@pytest.mark.xfail(reason="a compiled multiply-add rounds the bias once, not twice")
 def test_stored_words_do_not_depend_on_compilation():
     """Many folds, by one operation at a time and compiled as a whole."""
     rng = np.random.default_rng(11)

@@ -175,13 +175,12 @@ def fold(
     params: LayerParams, statistics: LayerStatistics
 ) -> tuple[Float[Array, " outputs"], Float[Array, " outputs"]]:
     """The factor of the kernel and the bias that the normalisation comes to."""
-    # Barriers keep algebraic rewriting of these operations from rounding them
-    # differently, and storing other words, from one program to the next. A fused
-    # multiply-add may still round the bias once instead of twice.
-    alone = lax.optimization_barrier
-    deviation = alone(jnp.sqrt(statistics.variance + VARIANCE_FLOOR))
-    slope = alone(params.gain / deviation)
-    return slope, params.offset - alone(statistics.mean * slope)
+    # Programs must not round these differently, or they would store other words: the
+    # barrier keeps the root from being rewritten, and dividing last leaves no product
+    # that a compiler could fuse with the difference.
+    deviation = lax.optimization_barrier(jnp.sqrt(statistics.variance + VARIANCE_FLOOR))
+    slope = params.gain / deviation
+    return slope, params.offset - statistics.mean * params.gain / deviation
 
 
 def _store_kernel(layer, kernel):

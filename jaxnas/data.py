@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int32, UInt8
+from jaxtyping import Array, Int32, UInt8
 
 from jaxnas.types import Key
 
@@ -288,13 +288,6 @@ def _open_picture(split: _EncodedSplit, row: int):
     return picture
 
 
-def decode_images(
-    images: UInt8[Array | np.ndarray, "*shape"],
-) -> Float32[Array, "*shape"]:
-    """The values, in [0, 1), that the bytes of an image stand for: `word / 256`."""
-    return jnp.asarray(images).astype(jnp.float32) / 256
-
-
 def augment(
     key: Key,
     images: UInt8[Array | np.ndarray, "batch height width channels"],
@@ -324,26 +317,3 @@ def augment(
         return moved
     mirrored = (bits[:, 2] >> 31).astype(bool)[:, None, None, None]
     return jnp.where(mirrored, moved[:, :, ::-1], moved)
-
-
-def batch_indices(
-    key: Key, steps: int, batch: int, size: int
-) -> Int32[Array, "{steps} {batch}"]:
-    """Rows of a data set of `size` for each of `steps` batches.
-
-    The batches are cut from one endless sequence of epochs; epoch `e` is a permutation
-    drawn from `fold_in(key, e)`, so every row comes once per epoch, and a longer run
-    begins like a shorter one. Raises ValueError unless all three numbers are positive.
-    """
-    if min(steps, batch, size) < 1:
-        raise ValueError(
-            f"steps, batch and size are {steps}, {batch} and {size}; all must be >= 1"
-        )
-    epochs = -(-steps * batch // size)
-
-    def permutation(epoch):
-        words = jax.random.bits(jax.random.fold_in(key, epoch), (size,), jnp.uint32)
-        return jnp.argsort(words)
-
-    rows = jax.vmap(permutation)(jnp.arange(epochs)).reshape(-1)
-    return rows[: steps * batch].reshape(steps, batch).astype(jnp.int32)

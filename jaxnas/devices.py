@@ -79,6 +79,7 @@ def _one_by_one(function: Callable, items):
     which rounds differently: on more devices, an item would give other bits.
     """
 
+    @jax.jit  # traced once for the shapes and the loop
     def result(number):
         return function(jax.tree.map(lambda leaf: leaf[number], items))
 
@@ -90,7 +91,7 @@ def _one_by_one(function: Callable, items):
     count = jax.tree.leaves(items)[0].shape[0]
     empty = jax.tree.map(
         lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype),
-        jax.eval_shape(result, 0),
+        jax.eval_shape(result, jnp.int32(0)),
     )
     end = lax.optimization_barrier(jnp.int32(count))
     return lax.fori_loop(0, end, turn, empty)

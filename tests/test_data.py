@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from jaxnas.data import augment, batch_indices, decode_images, load_images
+from jaxnas.data import augment, load_images
 
 KEY = jax.random.key(7)
 SPLITS = ("train", "validation", "test")
@@ -250,13 +250,6 @@ def test_bad_options_are_refused(options, message):
         load_images("digits", **options)
 
 
-def test_a_byte_is_worth_its_256th():
-    words = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(
-        decode_images(words), np.arange(256) / np.float32(256)
-    )
-
-
 def test_augment_gives_every_shift_of_the_padded_image_and_mirrors():
     image = pictures(1, (3, 4, 2))[0] | 1
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
@@ -280,16 +273,3 @@ def test_augment_gives_every_shift_of_the_padded_image_and_mirrors():
     np.testing.assert_array_equal(augment(KEY, batch, shift=0), batch)
     with pytest.raises(ValueError, match="shift is -1"):
         augment(KEY, batch, shift=-1)
-
-
-def test_batches_go_through_every_epoch_once_and_longer_runs_begin_alike():
-    traced = jax.jit(batch_indices, static_argnums=(1, 2, 3))
-    rows = np.asarray(traced(KEY, 4, 10, 7))
-    assert rows.shape == (4, 10) and rows.dtype == np.int32
-    epochs = rows.reshape(-1)[:35].reshape(5, 7)
-    for epoch in epochs:
-        assert sorted(epoch) == list(range(7))
-    assert len({tuple(epoch) for epoch in epochs}) == 5
-    np.testing.assert_array_equal(rows[:1], batch_indices(KEY, 1, 10, 7))
-    with pytest.raises(ValueError, match="steps, batch and size are 1, 0 and 7"):
-        batch_indices(KEY, 1, 0, 7)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 from jaxnas.networks.convolutions import Maps
 from jaxnas.numerics.calibration import power_of_two
@@ -75,7 +75,7 @@ class Layer(NamedTuple):
     activation_bits: Choice
     site: str
     convolve: Convolve
-    rectify: bool = True
+    rectify: bool | Bool[Array, ""] = True
     train: bool = False
 
 
@@ -141,8 +141,7 @@ def apply_layer(
     else:
         y = _folded_convolution(layer, params, statistics, x)
     y = y if shortcut is None else y + shortcut
-    y = jnp.maximum(y, 0.0) if layer.rectify else y
-    return _store_map(layer, y), statistics
+    return _store_map(layer, _rectify(layer, y)), statistics
 
 
 def _normalised_convolution(layer, params, statistics, x):
@@ -187,13 +186,22 @@ def _store_kernel(layer, kernel):
     return store_kernel(kernel, layer.formats, layer.weight_bits, layer.site)
 
 
+def _rectify(layer: Layer, y: Maps) -> Maps:
+    if isinstance(layer.rectify, bool):
+        return jnp.maximum(y, 0.0) if layer.rectify else y
+    return jnp.where(layer.rectify, jnp.maximum(y, 0.0), y)
+
+
 def _store_map(layer: Layer, y: Maps) -> StoredMap:
-    formats = layer.formats.rectified if layer.rectify else layer.formats.linear
+    rectified, linear = layer.formats.rectified, layer.formats.linear
+    if isinstance(layer.rectify, bool):
+        formats, choice = rectified if layer.rectify else linear, layer.activation_bits
+    else:
+        formats = rectified + linear
+        choice = layer.activation_bits + jnp.where(layer.rectify, 0, len(rectified))
     peak = jnp.float32(ACTIVATION_PEAK)
     site = f"{layer.site}/output"
-    return StoredMap(
-        *_store(y, peak, formats, layer.activation_bits, "activation", site)
-    )
+    return StoredMap(*_store(y, peak, formats, choice, "activation", site))
 
 
 def store_kernel(
@@ -248,6 +256,6 @@ def apply_head(
     return product + bias[None, :]
 
 
-def per_channel(vector: Float[Array, " channels"]) -> Float[Array, "1 1 1 channels"]:
+def per_channel(vector: Shaped[Array, " channels"]) -> Shaped[Array, "1 1 1 channels"]:
     """A vector over the last axis of a map or kernel."""
     return vector[None, None, None, :]

@@ -44,6 +44,7 @@ from jaxnas.networks.layers import (
     WordFormats,
     apply_head,
     apply_layer,
+    per_channel,
     read_image,
     word_formats,
 )
@@ -201,8 +202,12 @@ def _stage(context, index, params, statistics, one, active, x):
     return lax.scan(body, x, stage)
 
 
+SEPARABLE = 1 + spaces.SEPARABLE
+INVERTED = 1 + spaces.INVERTED
+
+
 class SlotChoice(NamedTuple):
-    """The genes of a block that are not extents."""
+    """The genes of a block that are not extents; `branch` is 0 where it is absent."""
 
     branch: Int[Array, "..."]
     kernel: Int[Array, "..."]
@@ -231,27 +236,38 @@ def _block(context, index, x, choice, params, statistics, active):
         y, moved = block.run("spatial", block.x, gathered_convolution, block.shortcut)
         return y, block.statistics._replace(spatial=moved)
 
-    def separable(block):
-        wide = block.statistics.depthwise.mean.shape[0]
-        x = StoredMap(_pad_channels(block.x.values, wide), block.x.step)
-        middle, first = block.run("depthwise", x, shifted_depthwise)
-        y, second = block.run("project", middle, pointwise, block.shortcut)
-        return y, block.statistics._replace(depthwise=first, project=second)
-
-    def inverted(block):
-        x, first = block.run("expand", block.x, pointwise)
+    def bottleneck(block):
+        # Two operations in one branch: the inverted one expands first, ends linear.
+        inverted = block.choice.branch == INVERTED
+        x, first = recomputed_switch(
+            inverted.astype(jnp.int32), [branch(narrow), branch(expand)], *block[2:]
+        )
         x, second = block.run("depthwise", x, shifted_depthwise)
-        y, third = block.run("project", x, pointwise, block.shortcut, rectify=False)
+        y, third = block.run("project", x, pointwise, block.shortcut, rectify=~inverted)
         return y, block.statistics._replace(
             expand=first, depthwise=second, project=third
         )
 
+    def narrow(block):
+        wide = block.statistics.depthwise.mean.shape[0]
+        x = StoredMap(_pad_channels(block.x.values, wide), block.x.step)
+        return x, block.statistics.expand
+
+    def expand(block):
+        return block.run("expand", block.x, pointwise)
+
     def branch(operation):
         return lambda *parts: operation(_BlockCall(context, index, *parts))
 
-    branches = [branch(one) for one in (absent, full, separable, inverted)]
+    branches = [branch(one) for one in (absent, full, bottleneck)]
     return recomputed_switch(
-        choice.branch, branches, x, choice, params, statistics, active
+        jnp.minimum(choice.branch, SEPARABLE),
+        branches,
+        x,
+        choice,
+        params,
+        statistics,
+        active,
     )
 
 
@@ -292,14 +308,18 @@ class _BlockCall(NamedTuple):
 def _masked_layer(layer, params, statistics, extent, x, shortcut=None):
     mask = kernel_mask(extent, params.kernel.shape)
     channels = jnp.arange(params.gain.shape[0]) < extent.out_width
-    # Gain and offset too: all biases of a layer share the scale of the largest one.
+    # All of it: the biases of a layer share the scale of the largest one.
     params = LayerParams(
         kernel=jnp.where(mask, params.kernel, 0.0),
         gain=jnp.where(channels, params.gain, 0.0),
         offset=jnp.where(channels, params.offset, 0.0),
     )
+    statistics = LayerStatistics(
+        mean=jnp.where(channels, statistics.mean, 0.0),
+        variance=jnp.where(channels, statistics.variance, 1.0),
+    )
     y, moved = apply_layer(layer, params, statistics, x, shortcut)
-    return StoredMap(y.values * channels[None, None, None, :], y.step), moved
+    return StoredMap(jnp.where(per_channel(channels), y.values, 0.0), y.step), moved
 
 
 def _mask_head(head, extent):

@@ -21,6 +21,7 @@ from jaxnas.data import augment
 from jaxnas.devices import map_over_devices
 from jaxnas.networks import supernet
 from jaxnas.networks.extents import Network
+from jaxnas.networks.layers import SCHEMES
 from jaxnas.networks.space import SearchSpace
 from jaxnas.types import Genotype, Key
 
@@ -64,14 +65,19 @@ def fit(
     images: Images,
     labels: Labels,
     recipe: Recipe,
+    schemes: tuple[str, ...] = SCHEMES,
 ) -> Weights:
-    """The weights after `recipe.steps` steps of AdamW with cosine decay to zero."""
+    """The weights after `recipe.steps` steps of AdamW with cosine decay to zero.
+
+    `scheme` indexes `schemes`, the number schemes among which the program can choose.
+    """
+    loss = functools.partial(_loss, schemes=schemes)
     optimizer = optax.scale_by_adam()
 
     def step(number, carry):
         weights, state = carry
         batch = _draw_batch(jax.random.fold_in(key, number), images, labels, recipe)
-        gradients, statistics = jax.grad(_loss, has_aux=True)(
+        gradients, statistics = jax.grad(loss, has_aux=True)(
             weights.params, weights.statistics, space, genotype, scheme, *batch
         )
         direction, state = optimizer.update(gradients, state)
@@ -98,9 +104,16 @@ def _draw_batch(key, images, labels, recipe):
     return batch, labels[chosen]
 
 
-def _loss(params, statistics, space, genotype, scheme, images, labels):
+def _loss(params, statistics, space, genotype, scheme, images, labels, *, schemes):
     logits, moved = supernet.apply(
-        space, params, statistics, genotype, images, scheme=scheme, train=True
+        space,
+        params,
+        statistics,
+        genotype,
+        images,
+        scheme=scheme,
+        schemes=schemes,
+        train=True,
     )
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.mean(loss), moved
@@ -123,13 +136,14 @@ def correct(
 
 
 @functools.cache
-def _fitter(space, batch, weight_decay, shift, flip):
+def _fitter(space, schemes, batch, weight_decay, shift, flip):
     """`fit` for one member of a group; one function object for the same options."""
 
     def one(member, scheme, images, labels, steps, rate):
         recipe = Recipe(steps, rate, batch, weight_decay, shift, flip)
         key, weights, genotype = member
-        return fit(key, space, weights, genotype, scheme, images, labels, recipe)
+        data = scheme, images, labels
+        return fit(key, space, weights, genotype, *data, recipe, schemes)
 
     return one
 
@@ -144,12 +158,17 @@ def fit_group(
     recipe: Recipe,
     *,
     scheme: int = 0,
+    schemes: tuple[str, ...] = SCHEMES,
 ) -> Weights:
-    """Train every network of a group in one compiled call; leading axis `networks`."""
+    """Train every network of a group in one compiled call; leading axis `networks`.
+
+    The program serves all `schemes`, of which `scheme` is an index; one that serves
+    fewer compiles sooner.
+    """
     options = recipe._asdict()
     steps, rate = options.pop("steps"), options.pop("learning_rate")
     return map_over_devices(
-        _fitter(space, **options),
+        _fitter(space, schemes, **options),
         (keys, weights, genotypes),
         jnp.int32(scheme),
         images,

@@ -76,8 +76,12 @@ def _one_by_one(function: Callable, items):
     """`lax.map(function, items)`, its length hidden from the compiler.
 
     A loop known to turn once is taken apart and its body fused with what surrounds it,
-    which rounds differently: on more devices, an item would give other bits.
+    which rounds differently: on more devices, an item would give other bits. The same
+    happens to what is sliced from one row, so a lone item gets a second, unused one.
     """
+    count = jax.tree.leaves(items)[0].shape[0]
+    if count == 1:
+        items = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), items)
 
     @jax.jit  # traced once for the shapes and the loop
     def result(number):
@@ -88,10 +92,10 @@ def _one_by_one(function: Callable, items):
             lambda leaf, value: leaf.at[number].set(value), results, result(number)
         )
 
-    count = jax.tree.leaves(items)[0].shape[0]
     empty = jax.tree.map(
-        lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype),
+        lambda leaf: jnp.zeros((max(count, 2), *leaf.shape), leaf.dtype),
         jax.eval_shape(result, jnp.int32(0)),
     )
     end = lax.optimization_barrier(jnp.int32(count))
-    return lax.fori_loop(0, end, turn, empty)
+    results = lax.fori_loop(0, end, turn, empty)
+    return jax.tree.map(lambda leaf: leaf[:count], results)

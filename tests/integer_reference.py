@@ -39,13 +39,39 @@ def logits(spec, variables, images, sums=None):
         for index, block in enumerate(blocks):
             name = f"stage{stage}_block{index}"
             x = _block(block, x, params[name], statistics[name], sums)
+    return _head(x, params["head"], spec.head_weight_bits, sums)
+
+
+def resnet_logits(module, variables, images, sums=None):
+    """The same of a `ResNet` module, whose blocks are two layers and a shortcut."""
+    sums = [] if sums is None else sums
+    params, statistics = variables["params"], variables["batch_stats"]
+
+    def layer(x, path, **options):
+        one, moments = params, statistics
+        for name in path:
+            one, moments = one[name], moments[name]
+        return _layer(x, one, moments, module.words, sums, **options)
+
+    x = layer(Words(images, -8), ["stem"])
+    for stage in range(len(module.widths)):
+        for index in range(module.blocks):
+            stride = 2 if stage and not index else 1
+            name = f"stage{stage}_block{index}"
+            shortcut = x._replace(words=x.words[:, ::stride, ::stride])
+            y = layer(x, [name, "first"], stride=stride)
+            x = layer(y, [name, "second"], shortcut=shortcut)
+    return _head(x, params["head"], module.words.weight, sums)
+
+
+def _head(x, params, bits, sums):
     area = x.words.shape[1] * x.words.shape[2]
     pooled = Words(
         x.words.astype(np.int64).sum((1, 2)), x.exponent - (area - 1).bit_length()
     )
-    kernel = _encode_kernel(params["head_kernel"], spec.head_weight_bits)
+    kernel = _encode_kernel(params["kernel"], bits)
     exponent = kernel.exponent + pooled.exponent
-    bias = _encode_bias(params["head_bias"], exponent)
+    bias = _encode_bias(params["bias"], exponent)
     product = pooled.words @ kernel.words.astype(np.int64)
     return Words(_accumulator(product + bias.words, sums), exponent)
 
@@ -76,12 +102,13 @@ def _layer(
     shortcut=None,
     rectify=True,
     depthwise=False,
+    stride=1,
 ):
     kernel, bias = fold(**params, **statistics)
     kernel = _encode_kernel(kernel, bits.weight)
     exponent = kernel.exponent + x.exponent
     bias = _encode_bias(bias, exponent)
-    total = _convolve(x.words, kernel.words, depthwise) + bias.words
+    total = _convolve(x.words, kernel.words, depthwise, stride) + bias.words
     total = _accumulator(total, sums)
     if shortcut is not None:
         padding = total.shape[-1] - shortcut.words.shape[-1]
@@ -151,8 +178,8 @@ def _accumulator(total, sums):
     return total
 
 
-def _convolve(words, kernel, depthwise):
-    """Stride 1 and zero padding; words of eight bits, sums of 64."""
+def _convolve(words, kernel, depthwise, stride):
+    """Zero padding by half the kernel; words of eight bits, sums of 64."""
     margin = kernel.shape[0] // 2
     border = [(0, 0), (margin, margin), (margin, margin), (0, 0)]
     padded = np.pad(words, border).astype(np.int64)
@@ -161,6 +188,7 @@ def _convolve(words, kernel, depthwise):
     total = 0
     for row, column in np.ndindex(kernel.shape[:2]):
         window = padded[:, row : row + height, column : column + width]
+        window = window[:, ::stride, ::stride]
         tap = kernel[row, column]
         total = total + (window * tap[0] if depthwise else window @ tap)
     return total

@@ -49,7 +49,7 @@ def test_simulated_logits_are_those_of_integer_arithmetic():
 def test_every_logit_depends_on_the_words():
     """One step more in one kernel word: integers and simulation move together."""
     module, variables = next(networks(1, seed=8))
-    kernel = variables["params"]["head_kernel"]
+    kernel = variables["params"]["head"]["kernel"]
     arrays = jax.tree.map(np.asarray, variables)
     before = reference.logits(module.spec, arrays, np.asarray(digits()))
     step = 2.0 ** (
@@ -57,8 +57,8 @@ def test_every_logit_depends_on_the_words():
     )
     row = np.unravel_index(np.abs(kernel).argmin(), kernel.shape)
     changed = kernel.at[row].add(step[row[1]])
-    variables["params"]["head_kernel"] = changed
-    arrays["params"]["head_kernel"] = np.asarray(changed)
+    variables["params"]["head"]["kernel"] = changed
+    arrays["params"]["head"]["kernel"] = np.asarray(changed)
     after = reference.logits(module.spec, arrays, np.asarray(digits()))
     assert (before.words[:, row[1]] != after.words[:, row[1]]).any()
     simulated = np.float64(module.apply(variables, digits()))

@@ -5,6 +5,7 @@ computes it with exactly the layers of `networks.layers` and nothing masked.
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -71,6 +72,7 @@ class QuantizedConvolution(nn.Module):
     scheme: str
     depthwise: bool = False
     rectify: bool = True
+    stride: int = 1
 
     @nn.compact
     def __call__(self, x: StoredMap, shortcut=None, *, train: bool = False):
@@ -91,7 +93,10 @@ class QuantizedConvolution(nn.Module):
             weight_bits=0,
             activation_bits=1,
             site="/".join(self.path),
-            convolve=depthwise_convolution if self.depthwise else convolution,
+            convolve=functools.partial(
+                depthwise_convolution if self.depthwise else convolution,
+                stride=self.stride,
+            ),
             rectify=self.rectify,
             train=train,
         )
@@ -100,6 +105,24 @@ class QuantizedConvolution(nn.Module):
         if train and not self.is_initializing():
             mean.value, variance.value = moved
         return y
+
+
+class QuantizedHead(nn.Module):
+    """Global mean and dense layer: parameters `kernel` and `bias`."""
+
+    classes: int
+    weight_bits: int
+    scheme: str
+
+    @nn.compact
+    def __call__(self, x: StoredMap) -> Float[Array, "batch classes"]:
+        shape = (x.values.shape[-1], self.classes)
+        params = HeadParams(
+            kernel=self.param("kernel", nn.initializers.he_normal(), shape),
+            bias=self.param("bias", nn.initializers.zeros, shape[1:]),
+        )
+        formats = word_formats((self.weight_bits,), (self.scheme,))
+        return apply_head(params, x, formats, 0)
 
 
 class QuantizedBlock(nn.Module):
@@ -112,7 +135,7 @@ class QuantizedBlock(nn.Module):
     @nn.compact
     def __call__(self, x: StoredMap, *, train: bool = False) -> StoredMap:
         spec = self.spec
-        shortcut = _widened(x.values, spec.out_width) if spec.residual else None
+        shortcut = widened(x.values, spec.out_width) if spec.residual else None
 
         def layer(name, features, kernel, **options):
             return QuantizedConvolution(
@@ -159,20 +182,15 @@ class CompactNetwork(nn.Module):
             for index, block in enumerate(blocks):
                 name = f"stage{stage}_block{index}"
                 x = QuantizedBlock(block, spec.scheme, name=name)(x, train=train)
-        return self._head(x)
-
-    def _head(self, x: StoredMap) -> Float[Array, "batch classes"]:
-        spec = self.spec
-        shape = (x.values.shape[-1], spec.classes)
-        params = HeadParams(
-            kernel=self.param("head_kernel", nn.initializers.he_normal(), shape),
-            bias=self.param("head_bias", nn.initializers.zeros, shape[1:]),
+        head = QuantizedHead(
+            spec.classes, spec.head_weight_bits, spec.scheme, name="head"
         )
-        formats = word_formats((spec.head_weight_bits,), (spec.scheme,))
-        return apply_head(params, x, formats, 0)
+        return head(x)
 
 
-def _widened(values, width):
+def widened(
+    values: Float[Array, "batch height width channels"], width: int
+) -> Float[Array, "batch height width {width}"]:
     """The map with zero channels appended: the shortcut of a block that widens."""
     missing = width - values.shape[-1]
     return jnp.pad(values, ((0, 0), (0, 0), (0, 0), (0, missing)))

@@ -1,8 +1,9 @@
-"""Convolutions of stride 1 and zero padding, as XLA runs each of them best.
+"""Convolutions with zero padding, as XLA runs each of them best.
 
 `convolution` and `depthwise_convolution` are single equations of a jaxpr: what compact
 networks are made of and what tracing reads. `gathered_convolution`,
-`shifted_depthwise` and `pointwise` compute the same sums inside loops and switches.
+`shifted_depthwise` and `pointwise` compute the same sums, at stride 1, inside loops and
+switches.
 All use every bit of float32, so that sums of words are exact.
 """
 
@@ -12,25 +13,28 @@ from jaxtyping import Array, Float
 
 Maps = Float[Array, "batch height width channels"]
 Kernel = Float[Array, "kernel_height kernel_width inputs outputs"]
-Results = Float[Array, "batch height width outputs"]
+Results = Float[Array, "batch out_height out_width outputs"]
 
 
-def convolution(x: Maps, kernel: Kernel) -> Results:
-    """Stride 1, zero padding that keeps the map's size; all float32 bits used."""
-    return _convolution(x, kernel, groups=1)
+def convolution(x: Maps, kernel: Kernel, stride: int = 1) -> Results:
+    """Zero padding that keeps the map's size at stride 1; all float32 bits used."""
+    return _convolution(x, kernel, stride, groups=1)
 
 
-def depthwise_convolution(x: Maps, kernel: Kernel) -> Results:
-    """One HW1C filter a channel, stride 1, zero padding that keeps the map's size."""
-    return _convolution(x, kernel, groups=x.shape[-1])
+def depthwise_convolution(x: Maps, kernel: Kernel, stride: int = 1) -> Results:
+    """One HW1C filter a channel, zero padding that keeps the map's size at stride 1."""
+    return _convolution(x, kernel, stride, groups=x.shape[-1])
 
 
-def _convolution(x, kernel, groups):
+def _convolution(x, kernel, stride, groups):
+    # Half the kernel's side all around: "SAME" would pad by less before than behind
+    # where the stride is two.
+    height, width = (side // 2 for side in kernel.shape[:2])
     return lax.conv_general_dilated(
         x,
         kernel,
-        window_strides=(1, 1),
-        padding="SAME",
+        window_strides=(stride, stride),
+        padding=((height, height), (width, width)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
         precision=lax.Precision.HIGHEST,

@@ -65,9 +65,9 @@ def materialize(
     """
     module = CompactNetwork(network_spec(space, genotype, scheme=scheme))
     active = jax.tree.map(np.asarray, extents(space, genotype))
-    weights = {"head_bias": params.head.bias}
-    weights["head_kernel"] = params.head.kernel[: int(active.head.in_width)]
-    moments = {}
+    inputs = int(active.head.in_width)
+    head = {"kernel": params.head.kernel[:inputs], "bias": params.head.bias}
+    weights, moments = {"head": head}, {}
     weights["stem"], moments["stem"] = _cut(params.stem, statistics.stem, active.stem)
     for stage, block in enumerate(active.stages):
         present = block.spatial.used | block.depthwise.used

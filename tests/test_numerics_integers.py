@@ -1,0 +1,173 @@
+"""Integer arithmetic computes what the simulated network computes, bit for bit."""
+
+import fractions
+
+import integer_reference as reference
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from network_helpers import QUICK, SPACE, digits, genotypes, random_weights
+
+from jaxnas.networks.compact import WordSpec
+from jaxnas.networks.materialize import materialize
+from jaxnas.networks.references import ResNet
+from jaxnas.numerics.formats import FixedPoint, Logarithmic
+from jaxnas.numerics.integers import integer, shifted
+from jaxnas.numerics.primitives import quantize
+
+BYTE = FixedPoint(bits=8)
+PIXEL = FixedPoint(bits=8, code="unsigned")
+
+
+def same(fun, *args):
+    simulated, integers = fun(*args), integer(fun)(*args)
+    jax.tree.map(np.testing.assert_array_equal, simulated, integers)
+    return simulated
+
+
+def test_compact_networks_are_integer_arithmetic():
+    different = set()
+    for index, genotype in enumerate(genotypes(20, seed=7)):
+        weights = jax.tree.map(np.asarray, random_weights(index % 4))
+        module, variables = materialize(SPACE, genotype, *weights)
+        variables = jax.tree.map(jnp.asarray, variables)
+        simulated = np.asarray(module.apply(variables, digits()))
+        computed = jax.jit(integer(module.apply), compiler_options=QUICK)
+        np.testing.assert_array_equal(simulated, computed(variables, digits()))
+        different.add(tuple(simulated.ravel()))
+    assert len(different) > 15
+
+
+def test_resnet_20_is_integer_arithmetic_jitted_and_in_numpy():
+    module = ResNet(words=WordSpec(weight=8, activation=8))
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3))
+    images = jnp.asarray(pixels, jnp.uint8)
+    start = jax.jit(module.init, compiler_options=QUICK)(jax.random.key(0), images)
+
+    @jax.jit
+    def settled(params, statistics):
+        """Running statistics of these images, so that maps are neither 0 nor full."""
+
+        def step(_, statistics):
+            variables = {"params": params, "batch_stats": statistics}
+            options = {"train": True, "mutable": ["batch_stats"]}
+            return module.apply(variables, images, **options)[1]["batch_stats"]
+
+        return jax.lax.fori_loop(0, 20, step, statistics)
+
+    params = start["params"]
+    variables = {"params": params, "batch_stats": settled(params, start["batch_stats"])}
+    simulated = jax.jit(module.apply, compiler_options=QUICK)(variables, images)
+    computed = jax.jit(integer(module.apply), compiler_options=QUICK)
+    np.testing.assert_array_equal(simulated, computed(variables, images))
+    arrays = jax.tree.map(np.asarray, variables)
+    sums = []
+    words = reference.resnet_logits(module, arrays, pixels.astype(np.uint8), sums)
+    exact = np.ldexp(np.float64(words.words), words.exponent)
+    np.testing.assert_array_equal(np.float64(simulated), exact)
+    assert len(np.unique(simulated)) > 20
+    assert 2**10 < max(np.abs(total).max() for total in sums) < 2**24
+
+
+def layer(x, kernel, scales, out_scale):
+    x = quantize(x, 1 / 16, PIXEL, stored="input")
+    kernel = quantize(kernel, scales, BYTE, stored="weight")
+    y = jnp.einsum("bhc,cd->bhd", x, kernel, precision="highest")
+    return quantize(jax.nn.relu(y), out_scale, PIXEL)
+
+
+def operands(seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(0, 8, (3, 4, 5)).astype(np.float32)
+    kernel = rng.normal(size=(5, 6)).astype(np.float32)
+    scales = np.float32(2.0) ** -rng.integers(3, 7, (1, 6))
+    return jnp.asarray(x), jnp.asarray(kernel), jnp.asarray(scales, jnp.float32)
+
+
+SHAPES = {
+    "transpose": lambda y: y.transpose(2, 0, 1),
+    "channels become rows": lambda y: y.reshape(6, 12),
+    "flip and slice": lambda y: y[:, ::-1, 1:],
+    "joined": lambda y: jnp.concatenate([y, 2.0 * y[:, :1], jnp.zeros_like(y)], 1),
+    "padded": lambda y: jnp.pad(y, ((0, 0), (1, 2), (0, 0))),
+    "sum": lambda y: y.sum((1, 2)),
+    "sum of channels": lambda y: y.sum(2),
+    "means": lambda y: y.mean(1),
+    "maximum": lambda y: y.max(2),
+    "difference": lambda y: -y + y[:, :1] / 4,
+    "squares": lambda y: y * y,
+    "selected": lambda y: jnp.where(y > y[:, :1], y, 0.0),
+    "best": lambda y: jnp.argmax(y, 1),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_operations_move_codes_and_exponents_alike(name):
+    """On products of kernels with a step of their own for every channel."""
+
+    def fun(x, kernel, scales):
+        x = quantize(x, 1 / 16, PIXEL, stored="input")
+        kernel = quantize(kernel, scales, BYTE, stored="weight")
+        return SHAPES[name](jnp.einsum("bhc,cd->bhd", x, kernel, precision="highest"))
+
+    x, kernel, scales = operands()
+    assert len(np.unique(same(fun, x, kernel, scales))) > 2
+
+
+def test_stored_maps_are_requantised_by_shifts():
+    for out_scale in (2.0**-9, 0.25, 8.0, 2.0**40):
+        same(layer, *operands(), out_scale)
+
+
+def test_calls_are_followed_and_the_result_may_be_jitted_and_mapped():
+    x, kernel, scales = operands()
+
+    def fun(x):
+        inner = jax.checkpoint(lambda x: layer(x, kernel, scales, 0.25))
+        return jax.jit(inner)(x)
+
+    expected = np.asarray(fun(x))
+    np.testing.assert_array_equal(jax.jit(integer(fun))(x), expected)
+    mapped = jax.vmap(integer(fun))(jnp.stack([x, x[::-1]]))
+    np.testing.assert_array_equal(mapped, np.stack([expected, expected[::-1]]))
+
+
+def test_integer_arguments_are_codes():
+    def fun(images):
+        return quantize(images.astype(jnp.float32) / 256, 1 / 16, BYTE)
+
+    same(fun, jnp.arange(256, dtype=jnp.uint8))
+
+
+@pytest.mark.parametrize("left", range(-34, 18))
+def test_shifts_round_half_to_even_and_saturate(left):
+    numbers = np.r_[-70:70, [2**k + d for k in range(7, 30) for d in (-1, 0, 1)]]
+    codes = jnp.asarray(np.r_[numbers, -numbers], jnp.int32)
+    exact = [round(int(code) * fractions.Fraction(2) ** left) for code in codes]
+    found = np.asarray(shifted(codes, jnp.int32(left)), np.int64)
+    exact = np.array(exact, np.int64)
+    inside = (np.abs(exact) < 2**16) | (left <= 0)
+    np.testing.assert_array_equal(found[inside], exact[inside])
+    assert (found[~inside] * np.sign(exact[~inside]) >= 2**16).all()
+
+
+def logarithmic(x):
+    return quantize(x, 1.0, Logarithmic(bits=4, base=2.0), site="log") + 0
+
+
+REFUSED = {
+    "site 'log' holds Logarithmic": logarithmic,
+    "the scale of site '' is 0.3.*power_of_two=True": lambda x: quantize(x, 0.3, BYTE),
+    "'exp' reads words": lambda x: jnp.exp(quantize(x, 0.5, BYTE)),
+    "a float that is not a word": lambda x: quantize(x, 0.5, BYTE) + x,
+    "a factor of words is 3.0": lambda x: quantize(x, 0.5, BYTE) * 3,
+    "multiplies words with floats": lambda x: quantize(x, 0.5, BYTE) @ x.T,
+    "converted to int32": lambda x: quantize(x, 0.5, BYTE).astype(jnp.int32),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_has_no_integer_form_is_named(message):
+    with pytest.raises(ValueError, match=message):
+        integer(REFUSED[message])(jnp.ones((2, 3)))

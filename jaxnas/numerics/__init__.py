@@ -7,6 +7,7 @@ from jaxnas.numerics.formats import FixedPoint as FixedPoint
 from jaxnas.numerics.formats import Format as Format
 from jaxnas.numerics.formats import Logarithmic as Logarithmic
 from jaxnas.numerics.formats import word_dtype as word_dtype
+from jaxnas.numerics.observers import Observer as Observer
 from jaxnas.numerics.primitives import quantize as quantize
 from jaxnas.numerics.primitives import quantize_p as quantize_p
 from jaxnas.numerics.words import all_words as all_words

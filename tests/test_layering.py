@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "jaxnas"
 
 # A module may import only modules that stand before it.
 ORDER = """
-types trees jaxprs devices switches
+types trees jaxprs rewriting devices switches
 numerics.formats numerics.words numerics.primitives numerics.calibration
 numerics.observers
 topology tracing

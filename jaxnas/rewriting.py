@@ -19,6 +19,35 @@ from jax.extend.core import primitives as core
 from jaxnas.jaxprs import bind, called, scan_operands, subjaxprs, while_operands
 
 
+class Static(NamedTuple):
+    """What of a pytree is no array: hashable if its leaves are."""
+
+    structure: Any
+    leaves: tuple  # None in the place of an array
+    is_array: tuple[bool, ...]
+
+
+def partition(tree: Any) -> tuple[list, Static]:
+    """The arrays in a pytree, also those given as `jax.ShapeDtypeStruct`, and the rest.
+
+    The rest is flags, names and numbers: Python values, on which a program depends.
+    """
+    kinds = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
+    leaves, structure = jax.tree.flatten(tree)
+    is_array = tuple(isinstance(leaf, kinds) for leaf in leaves)
+    arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
+    pairs = zip(leaves, is_array, strict=True)
+    rest = tuple(None if array else leaf for leaf, array in pairs)
+    return arrays, Static(structure, rest, is_array)
+
+
+def combine(arrays: Sequence, static: Static) -> Any:
+    """The pytree that was partitioned, with other arrays."""
+    given = iter(arrays)
+    pairs = zip(static.leaves, static.is_array, strict=True)
+    return static.structure.unflatten(next(given) if array else x for x, array in pairs)
+
+
 class Traced(NamedTuple):
     """A call as a jaxpr of its array arguments."""
 
@@ -29,24 +58,17 @@ class Traced(NamedTuple):
 
 
 def trace(fun: Callable, args: tuple, kwargs: dict) -> Traced:
-    """The jaxpr of a call. Arrays may be given as `jax.ShapeDtypeStruct`.
-
-    What is not an array (a flag, a name) stays the Python value that `fun` expects.
-    """
-    kinds = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
-    pairs, structure = jax.tree.flatten_with_path((args, kwargs))
-    is_array = [isinstance(leaf, kinds) for _, leaf in pairs]
-    chosen = [pair for pair, array in zip(pairs, is_array, strict=True) if array]
-    paths, arrays = [path for path, _ in chosen], [leaf for _, leaf in chosen]
+    """The jaxpr of a call. What is not an array reaches `fun` as it is."""
+    arrays, static = partition((args, kwargs))
 
     def call(arrays):
-        given = iter(arrays)
-        rows = zip(pairs, is_array, strict=True)
-        leaves = [next(given) if array else leaf for (_, leaf), array in rows]
-        args, kwargs = structure.unflatten(leaves)
+        args, kwargs = combine(arrays, static)
         return fun(*args, **kwargs)
 
     closed, result = jax.make_jaxpr(call, return_shape=True)(arrays)
+    pairs, _ = jax.tree_util.tree_flatten_with_path((args, kwargs))
+    rows = zip(pairs, static.is_array, strict=True)
+    paths = [path for (path, _), array in rows if array]
     return Traced(closed, jax.tree.structure(result), arrays, paths)
 
 

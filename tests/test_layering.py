@@ -12,6 +12,7 @@ ORDER = """
 types trees jaxprs rewriting devices switches
 numerics.formats numerics.words numerics.primitives numerics.calibration
 numerics.observers
+numerics.rules numerics.provenance numerics.planning numerics.models numerics.scales
 topology tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
 networks.supernet networks.compact networks.materialize

@@ -92,7 +92,7 @@ def _parameter_path(path: tuple, argnums: tuple[int, ...]) -> str | None:
 class _Value:
     """An array, the move that made it, and its words as read back."""
 
-    array: Array
+    array: Any  # literals are no JAX arrays
     source: "tuple[JaxprEqn, list[_Value], int] | None" = None
     words: dict[Layout, Array] = field(default_factory=dict)
 
@@ -151,7 +151,7 @@ class _Placer:
             value.words[word.layout] = read
         return value.words[word.layout]
 
-    def stored(self, array: Array, word: Word) -> Array:
+    def stored(self, array: Any, word: Word) -> Array:
         format, axes, power_of_two = word.layout
         x = jnp.asarray(array, jnp.float32)
         if not format.scaled:

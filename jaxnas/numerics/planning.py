@@ -229,7 +229,7 @@ class _Planner:
     def read(self, number: int, eqn: JaxprEqn, symbols: list[Symbol]) -> None:
         """Notes which operands the operation reads from which words."""
         self.plan.reads.pop(number, None)
-        operands = {i: s for i, s in enumerate(symbols) if s.storable}
+        operands = {i: s for i, s in enumerate(symbols) if s.in_memory}
         if not operands:
             return
         weights = [symbol for symbol in symbols if symbol.real and symbol.origin]
@@ -240,12 +240,21 @@ class _Planner:
         self.matched.update(matching)
         for i, symbol in operands.items() if matching else ():
             rule = matching[0]
-            if (rule.weight if symbol.origin else rule.activation) is not None:
-                place = (number, i)
-                word = self.word(symbol, rule, kind, path, place, bias)
+            format = rule.weight if symbol.origin else rule.activation
+            if format is not None and not symbol.is_word:
+                word = self.word(symbol, rule, kind, path, (number, i), bias)
                 self.plan.reads.setdefault(number, {})[i] = word
 
-    def word(self, symbol, rule, kind, path, place, bias) -> Word:
+    def word(
+        self,
+        symbol: Symbol,
+        rule: Rule,
+        kind: str,
+        path: str,
+        place: tuple[int, int],
+        bias: bool,
+    ) -> Word:
+        """The word of an operand at a place: (number of the operation, operand)."""
         root = symbol.root
         if root.origin:
             axes = _kept_axes(rule.weight_axis, root)
@@ -286,7 +295,7 @@ class _Planner:
         for inner in (e for body in subjaxprs(eqn) for e in equations(body)):
             arrays = [Symbol(v.aval, None) for v in inner.invars]
             kind = kind_of(inner, arrays)
-            if any(s.storable for s in arrays) and any(
+            if any(s.in_memory for s in arrays) and any(
                 rule.matches(kind, None) for rule in self.rules
             ):
                 raise ValueError(

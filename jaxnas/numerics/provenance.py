@@ -40,9 +40,10 @@ class Symbol:
         return jnp.issubdtype(self.aval.dtype, jnp.floating)
 
     @property
-    def storable(self) -> bool:
+    def in_memory(self) -> bool:
+        """Whether an operation may read it from memory: no constant, no scalar."""
         array = self.real and self.aval.ndim > 0 and self.aval.size > 0
-        return array and self.origin != () and not self.is_word
+        return array and self.origin != ()
 
 
 def joined(symbols: Sequence[Symbol]) -> tuple[Origin, bool]:

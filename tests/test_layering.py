@@ -9,8 +9,10 @@ ROOT = Path(__file__).parents[1] / "jaxnas"
 
 # A module may import only modules that stand before it.
 ORDER = """
-types trees jaxprs devices switches
+types trees jaxprs rewriting devices switches
 numerics.formats numerics.words numerics.primitives numerics.calibration
+numerics.observers
+numerics.rules numerics.provenance numerics.planning numerics.models numerics.scales
 topology tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
 networks.supernet networks.compact networks.materialize

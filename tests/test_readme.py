@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
+ENDS = ("", "/input")
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
@@ -18,3 +19,7 @@ def test_the_examples_run_in_order_and_say_the_truth(capsys):
     assert names["changed"].shape == (100,)
     # 288 bits at a rate of 0.01: about 94 of 100 trials flip at least one.
     assert 60 < names["changed"].sum() <= 100
+    layers = ("params/Conv_0/kernel", "params/Dense_0/kernel")
+    assert set(names["scales"]) == {f"{name}{end}" for name in layers for end in ENDS}
+    clean = names["stored"](names["variables"], names["images"])
+    assert clean.shape == (1, 10) and (names["logits"] != clean).any()

@@ -12,24 +12,16 @@ from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jax.extend.core import primitives as core
 from jaxtyping import Array, PyTree
 
 from jaxnas.faults.models import Fault, FaultModel, chain
-from jaxnas.jaxprs import (
-    bind,
-    called,
-    equations,
-    interpret,
-    scan_operands,
-    subjaxprs,
-    while_operands,
-)
+from jaxnas.jaxprs import bind, equations, interpret, subjaxprs
 from jaxnas.numerics.calibration import absmax_scale
 from jaxnas.numerics.formats import IEEE, Format, Name, word_dtype
 from jaxnas.numerics.primitives import Stored, quantize_p
+from jaxnas.rewriting import rebuild, replace, trace
 from jaxnas.trees import leaf_keys, leaf_paths, select
 from jaxnas.types import Key
 
@@ -49,8 +41,7 @@ def sites(fun: Callable, *args: Any, **kwargs: Any) -> list[Site]:
     Arrays may be given as `jax.ShapeDtypeStruct`; nothing is computed. A site in a
     loop is listed once, with the shape that it has in one iteration.
     """
-    closed, _, _ = _trace(fun, args, kwargs)
-    return _sites(closed)
+    return _sites(trace(fun, args, kwargs).closed)
 
 
 def inject(fun: Callable, *faults: Fault) -> Callable:
@@ -74,9 +65,10 @@ def inject(fun: Callable, *faults: Fault) -> Callable:
         _check(fault)
 
     def faulty(key: Key, *args: Any, **kwargs: Any) -> Any:
-        closed, structure, arrays = _trace(fun, args, kwargs)
-        models = _models(faults, _sites(closed))
-        return structure.unflatten(_evaluate(closed, arrays, key, 0, models))
+        call = trace(fun, args, kwargs)
+        models = _models(faults, _sites(call.closed))
+        results = _evaluate(call.closed, call.arrays, key, 0, models)
+        return call.structure.unflatten(results)
 
     return faulty
 
@@ -90,26 +82,6 @@ def _check(fault) -> None:
             f"a fault in stored={fault.stored!r}; expected None or a tuple out of "
             f"{get_args(Stored)}"
         )
-
-
-def _trace(fun: Callable, args: tuple, kwargs: dict) -> tuple:
-    """The jaxpr of a call, the structure of its result, and its array arguments.
-
-    What is not an array (a flag, a name) stays the Python value that `fun` expects.
-    """
-    kinds = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
-    leaves, structure = jax.tree.flatten((args, kwargs))
-    is_array = [isinstance(leaf, kinds) for leaf in leaves]
-    arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
-
-    def call(arrays):
-        given = iter(arrays)
-        pairs = zip(leaves, is_array, strict=True)
-        args, kwargs = structure.unflatten(next(given) if a else x for x, a in pairs)
-        return fun(*args, **kwargs)
-
-    closed, result = jax.make_jaxpr(call, return_shape=True)(arrays)
-    return closed, jax.tree.structure(result), arrays
 
 
 def _sites(closed: ClosedJaxpr) -> list[Site]:
@@ -167,7 +139,7 @@ def _evaluate(
         start, number = number, number + _count(eqn)
         if not any(models[start:number]):
             return bind(eqn, operands)
-        rule = _RULES.get(eqn.primitive, _inline)
+        rule = _site if eqn.primitive is quantize_p else _around
         return rule(eqn, operands, key, start, models)
 
     return interpret(closed, inputs, visit)
@@ -178,120 +150,30 @@ def _count(eqn: JaxprEqn) -> int:
     return inside + (eqn.primitive is quantize_p)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _replace(function: Callable, operands: Sequence, results: list) -> list:
-    """The given results, with the derivative of `function(operands)`.
-
-    Not clean + stop_gradient(results - clean): such a sum is rounded, so that a small
-    result in place of a large one would be lost.
-    """
-    return results
-
-
-@_replace.defjvp
-def _replace_jvp(function, primals, tangents):
-    operands, results = primals
-    _, derivative = jax.jvp(function, (operands,), tangents[:1])
-    return results, derivative
-
-
 def _site(eqn, operands, key, first, models):
     format, model = eqn.params["format"], models[first]
     x, scale = jax.lax.stop_gradient(operands)
     fault = model.sample(jax.random.fold_in(key, first), x.shape, format)
     words = model.apply(fault, format.encode(x, scale))
-    faulted = _replace(partial(bind, eqn), operands, [format.decode(words, scale)])
+    faulted = replace(partial(bind, eqn), operands, [format.decode(words, scale)])
     # Bound once more, which changes no value that was decoded, as the memory word that
     # it still is: further transforms of the faulted function see the same sites.
     return bind(eqn, [*faulted, scale])
 
 
-def _inline(eqn, operands, key, first, models):
-    body = called(eqn)
-    if body is None:
-        raise ValueError(
-            f"a selected site lies inside a {eqn.primitive.name!r} equation, which "
-            "inject cannot rebuild; move the site out, or inject inside of it"
-        )
-    return _evaluate(body, operands, key, first, models)
+def _around(eqn, operands, key, first, models):
+    """An equation that holds sites; in a loop every iteration has a key of its own."""
+    if eqn.primitive in (core.scan_p, core.while_p):
+        key = jax.random.fold_in(key, first)
+    bodies = subjaxprs(eqn)
+    counts = [len(_sites(body)) for body in bodies]
 
+    def evaluate(number, inputs, iteration, state):
+        fresh = key if iteration is None else jax.random.fold_in(key, iteration)
+        start = first + sum(counts[:number])
+        return _evaluate(bodies[number], inputs, fresh, start, models), state
 
-def _remat(eqn, operands, key, first, models):
-    evaluate = partial(_evaluate, called(eqn), key=key, first=first, models=models)
-    options = {name: eqn.params[name] for name in ("prevent_cse", "policy")}
-    return jax.checkpoint(evaluate, **options)(operands)
-
-
-def _custom_derivative(eqn, operands, key, first, models):
-    constants = jax.lax.stop_gradient(operands)
-    faulted = _evaluate(called(eqn), constants, key, first, models)
-    return _replace(partial(bind, eqn), operands, faulted)
-
-
-def _scan(eqn, operands, key, first, models):
-    (body,), (consts, carries) = subjaxprs(eqn), scan_operands(eqn)
-    constants, carry, slices = _split(operands, consts, carries)
-    key = jax.random.fold_in(key, first)
-
-    def step(carry, slices):
-        iteration, *slices = slices
-        inputs = [*constants, *carry, *slices]
-        fresh = jax.random.fold_in(key, iteration)
-        results = _evaluate(body, inputs, fresh, first, models)
-        return results[:carries], results[carries:]
-
-    options = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
-    numbered = [jnp.arange(options["length"]), *slices]
-    carry, stacked = jax.lax.scan(step, carry, numbered, **options)
-    return [*carry, *stacked]
-
-
-def _while(eqn, operands, key, first, models):
-    (condition, body), split = subjaxprs(eqn), while_operands(eqn)
-    condition_constants, body_constants, carry = _split(operands, *split)
-    key = jax.random.fold_in(key, first)
-    body_first = first + len(_sites(condition))
-
-    def proceed(state):
-        iteration, *carry = state
-        fresh = jax.random.fold_in(key, iteration)
-        inputs = [*condition_constants, *carry]
-        return _evaluate(condition, inputs, fresh, first, models)[0]
-
-    def step(state):
-        iteration, *carry = state
-        fresh = jax.random.fold_in(key, iteration)
-        inputs = [*body_constants, *carry]
-        return [iteration + 1, *_evaluate(body, inputs, fresh, body_first, models)]
-
-    return jax.lax.while_loop(proceed, step, [jnp.int32(0), *carry])[1:]
-
-
-def _cond(eqn, operands, key, first, models):
-    index, *operands = operands
-    branches = []
-    for closed in subjaxprs(eqn):
-        branch = partial(_evaluate, closed, key=key, first=first, models=models)
-        branches.append(branch)
-        first += len(_sites(closed))
-    return jax.lax.switch(index, branches, operands)
-
-
-def _split(operands: Sequence, *sizes: int) -> list[list]:
-    """Consecutive pieces of these sizes, then the rest."""
-    ends = [sum(sizes[:n]) for n in range(len(sizes) + 1)] + [len(operands)]
-    return [list(operands[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
-
-
-_RULES = {
-    quantize_p: _site,
-    core.scan_p: _scan,
-    core.while_p: _while,
-    core.cond_p: _cond,
-    core.remat_p: _remat,
-    core.custom_jvp_call_p: _custom_derivative,
-    core.custom_vjp_call_p: _custom_derivative,
-}
+    return rebuild(eqn, operands, evaluate)[0]
 
 
 def corrupt(

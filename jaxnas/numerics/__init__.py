@@ -7,8 +7,13 @@ from jaxnas.numerics.formats import FixedPoint as FixedPoint
 from jaxnas.numerics.formats import Format as Format
 from jaxnas.numerics.formats import Logarithmic as Logarithmic
 from jaxnas.numerics.formats import word_dtype as word_dtype
+from jaxnas.numerics.models import quantize_model as quantize_model
+from jaxnas.numerics.observers import Observer as Observer
 from jaxnas.numerics.primitives import quantize as quantize
 from jaxnas.numerics.primitives import quantize_p as quantize_p
+from jaxnas.numerics.rules import Rule as Rule
+from jaxnas.numerics.scales import calibrate as calibrate
+from jaxnas.numerics.scales import with_scales as with_scales
 from jaxnas.numerics.words import all_words as all_words
 from jaxnas.numerics.words import bit_planes as bit_planes
 from jaxnas.numerics.words import field as field

@@ -12,7 +12,7 @@ ORDER = """
 types trees jaxprs devices switches
 numerics.formats numerics.words numerics.fixed_point numerics.codebooks
 numerics.logarithmic numerics.floats numerics.exponents numerics.posits
-numerics.primitives numerics.calibration
+numerics.primitives numerics.calibration numerics.blocks
 topology tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
 networks.supernet networks.compact networks.materialize

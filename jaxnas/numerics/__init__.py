@@ -1,5 +1,10 @@
 """Number formats, memory words and the primitive that makes them visible."""
 
+from jaxnas.numerics.blocks import adaptive_float as adaptive_float
+from jaxnas.numerics.blocks import block_floating_point as block_floating_point
+from jaxnas.numerics.blocks import microscaling as microscaling
+from jaxnas.numerics.blocks import quantize_blocks as quantize_blocks
+from jaxnas.numerics.blocks import shared_scale as shared_scale
 from jaxnas.numerics.calibration import absmax_scale as absmax_scale
 from jaxnas.numerics.calibration import power_of_two as power_of_two
 from jaxnas.numerics.codebooks import Binary as Binary

@@ -25,8 +25,12 @@ from jaxnas.numerics.formats import (
 from jaxnas.types import Scale, Values, Words
 
 CLOSEST = 2.0**-20
-"""Numbers nearer to each other, relatively, count as one: a real scale must not move
-a decoded number over a threshold, and costs three units in the last place."""
+"""Of numbers nearer to each other, relatively, only the lowest is written: a real scale
+must not move a decoded number over a threshold, and costs three units in the last
+place."""
+
+EQUAL = 2.0**-23
+"""Numbers as near as this are one number with several words."""
 
 COMPARED = 32
 """Up to so many thresholds are all compared with x; more are searched by bisection."""
@@ -56,16 +60,17 @@ def tabulate(decoded: Float[np.ndarray, " words"]) -> Lookup:
 
     Of two equally near values the one of smaller magnitude is nearest, of +-v it is +v.
     """
+    words, first = [], -np.inf
+    for word in np.argsort(decoded, kind="stable"):
+        gap, size = decoded[word] - first, max(abs(decoded[word]), abs(first))
+        if gap > CLOSEST * size or not words:
+            words.append(word)
+            first = decoded[word]
+        elif gap <= EQUAL * size:
+            words[-1] = min(words[-1], word)
     decoded = decoded.astype(np.float32) + np.float32(0)  # no negative zero
-    order = np.argsort(decoded, kind="stable")
-    ascending = decoded[order].astype(np.float64)
-    gaps = np.diff(ascending)
-    apart = gaps > CLOSEST * np.maximum(abs(ascending[1:]), abs(ascending[:-1]))
-    group = np.concatenate([[0], np.cumsum(apart)])
-    words = np.full(group[-1] + 1, len(decoded))
-    np.minimum.at(words, group, order)
     values = decoded[words]
-    return Lookup(decoded, values, words.astype(np.int32), _thresholds(values))
+    return Lookup(decoded, values, np.asarray(words, np.int32), _thresholds(values))
 
 
 def _thresholds(values: np.ndarray) -> np.ndarray:
@@ -103,9 +108,9 @@ class Codebook:
     """Word w stands for values[w] * scale: any list of numbers, in any order.
 
     The nearest value is taken; of two equally near ones that of smaller magnitude, of
-    +-v the positive one. NaN counts as zero. Aliases: repeated values (those within
-    2**-20 of each other count as repeated), of which the first is written; whoever has
-    fewer values than words repeats one, and so says what the surplus words read.
+    +-v the positive one. NaN counts as zero. Whoever has fewer values than words repeats
+    one, and so says what the surplus words read. Aliases: repeated values, of which the
+    first is written, and values less than 2**-20 above another, which never are.
 
     Raises ValueError unless there are 2, 4, 8, ... or 65536 values, all of them zero or
     normal float32 numbers and not all equal.

@@ -114,8 +114,8 @@ class MiniFloat:
 
     At scale one, saturate=False and "ieee" or "nan_only" this is the cast to the float
     of that name (float16, float8_e5m2, float8_e4m3fn, ...), "finite" that to
-    float4_e2m1fn and its like. Zeros keep their signs. Alias: NaN words, which are
-    written as one, quiet and positive.
+    float4_e2m1fn and its like. Zeros keep their signs. Aliases: NaN words, which are
+    written as one, quiet and positive; infinity, where it saturates.
 
     Raises ValueError unless 1 <= exponent <= 7, 1 <= mantissa <= 14 and the word has at
     most 16 bits; for an unknown `specials`; for a single exponent bit with "ieee".

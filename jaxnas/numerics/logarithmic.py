@@ -113,11 +113,12 @@ class Logarithmic:
     def _word(self, x: Values, scale: Float32[Array, "..."]) -> Array:
         # Rounded before M is added, so that no compiler can fuse the product and the
         # sum: a fused one would round ties in another way than the separate two.
-        octaves = jnp.log(jnp.abs(in_units(x, scale)))
+        units = in_units(x, scale)
+        octaves = jnp.log(jnp.abs(units))
         exponent = self._largest + jnp.round(octaves * (1 / math.log(self.base)))
         exponent = jnp.clip(exponent, 0, self._largest)
         exponent = jnp.where(exponent > 0, exponent, 0).astype(jnp.int32)  # drops NaN
-        negative = (x < 0) & (exponent > 0) if self.zero else x < 0
+        negative = (units < 0) & ((exponent > 0) | (not self.zero))
         if not self.signed:
             return jnp.where(negative, 0, exponent)
         return jnp.where(negative, exponent | (self._largest + 1), exponent)
@@ -143,8 +144,8 @@ class TwoTermLogarithmic:
     magnitude; NaN becomes zero, negative numbers too where there is no sign.
 
     Aliases: exchanged fields; the negative zero; sums that agree, as 2**-1 + 2**-1 and
-    2**0 + 0 (values within 2**-20 of each other count as one). Of the words for one
-    value, the smallest is written: m1 <= m2 and a single power rather than two.
+    2**0 + 0. Of the words for one value the smallest is written: m1 <= m2 and a single
+    power rather than two. Values less than 2**-20 above another are never written.
     Flipping bit k of a nonzero exponent multiplies its term by base**(+-2**k) unless it
     becomes zero.
 
@@ -235,6 +236,8 @@ def _powers(
 
 @functools.lru_cache
 def _two_terms(format: TwoTermLogarithmic) -> Lookup:
-    powers = _powers(format._width, format.base, False, True).astype(np.float64)
+    largest = (1 << format._width) - 1
+    powers = np.float64(format.base) ** (np.arange(largest + 1) - largest)
+    powers[0] = 0
     sums = (powers[:, None] + powers[None, :]).reshape(-1)
     return tabulate(np.concatenate([sums, -sums]) if format.signed else sums)

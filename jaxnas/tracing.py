@@ -205,8 +205,13 @@ class _Trace:
         return self.constants[id(array)]
 
     def site(self, eqn: JaxprEqn, x: _Value) -> _Value:
-        """A parameter's word, or a new stored map, which closes the layers behind."""
+        """A parameter's word, or a new stored map, which closes the layers behind.
+
+        Words of scales are not counted.
+        """
         bits, stored = eqn.params["format"].bits, eqn.params["stored"]
+        if stored == "scale":  # no map; it belongs to the words that it scales
+            return _Value()
         if stored in ("weight", "bias"):
             return x._replace(word=_Word(True, bits, stored == "bias"), zero=False)
         elements = eqn.outvars[0].aval.size

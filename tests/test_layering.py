@@ -10,12 +10,15 @@ ROOT = Path(__file__).parents[1] / "jaxnas"
 # A module may import only modules that stand before it.
 ORDER = """
 types trees jaxprs rewriting devices switches
-numerics.formats numerics.words numerics.primitives numerics.calibration
+numerics.formats numerics.words numerics.fixed_point numerics.codebooks
+numerics.logarithmic numerics.floats numerics.exponents numerics.posits
+numerics.primitives numerics.calibration numerics.blocks
 numerics.observers
 numerics.rules numerics.provenance numerics.planning numerics.models numerics.scales
+numerics.integers numerics.deployment numerics.export
 topology tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
-networks.supernet networks.compact networks.materialize
+networks.supernet networks.compact networks.materialize networks.references
 data training checkpoints
 faults.masks faults.models faults.injection faults.statistics faults.campaign
 hardware.systolic hardware.memory

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxnas.numerics.calibration import SMALLEST_PEAK, absmax_scale, power_of_two
-from jaxnas.numerics.formats import FixedPoint, Logarithmic
+from jaxnas.numerics.fixed_point import FixedPoint
+from jaxnas.numerics.logarithmic import Logarithmic
 
 FORMATS = [
     FixedPoint(bits=8),

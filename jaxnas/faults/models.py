@@ -46,7 +46,8 @@ class Fault(NamedTuple):
     """A fault model and the words that it strikes.
 
     model: the law of the faults.
-    stored: kinds of words, of "weight", "bias", "activation", "input"; None is all.
+    stored: kinds of words, of "weight", "bias", "activation", "input", "scale"; None is
+        all.
     site: glob on the names of quantisation sites.
     """
 

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float32, Shaped
 from jaxnas.numerics.formats import Format
 from jaxnas.types import Scale
 
-Stored = Literal["weight", "bias", "activation", "input"]
+Stored = Literal["weight", "bias", "activation", "input", "scale"]
 
 quantize_p = Primitive("quantize")
 
@@ -37,18 +37,33 @@ def quantize(
     """x as read back from memory words of `format`: decode(encode(x)).
 
     scale: scalar, or of the rank of x and broadcastable to it (per channel: ones but
-        for the channel axis). Its meaning is the format's. Must be positive.
-    stored: what the word holds: "weight", "bias", "activation" or "input".
+        for the channel axis). Its meaning is the format's. Must be positive; a traced
+        one is not looked at, and one on a device is waited for, so that a loop that is
+        not jitted does best with scales that are Python or NumPy numbers.
+    stored: what the word holds: "weight", "bias", "activation", "input" or "scale" (a
+        number that other words are multiplied with, such as a shared exponent).
     site: name by which fault injection and reports find this word.
 
     Derivatives are straight-through: one for x inside the bounds of the format, zero
     outside. Raises ValueError when x is not float32, the scale does not broadcast to
-    it, the format is not one, or `stored` is unknown.
+    it or is not positive, the format is not one, or `stored` is unknown.
     """
+    if not isinstance(scale, jax.core.Tracer):
+        _check_positive(scale)
     x, scale = jnp.asarray(x), jnp.asarray(scale)
     _check(x, scale, format, stored)
     scale = scale.astype(jnp.float32)
     return quantize_p.bind(x, scale, format=format, stored=stored, site=site)
+
+
+def _check_positive(scale) -> None:
+    wrong = np.asarray(scale)
+    wrong = wrong[~((0 < wrong) & (wrong < np.inf))]
+    if wrong.size:
+        raise ValueError(
+            f"a scale of {wrong.flat[0]}; expected positive finite numbers: take "
+            "absmax_scale(x, format), which is positive for zeros too"
+        )
 
 
 def _check(x, scale, format, stored) -> None:
@@ -56,7 +71,8 @@ def _check(x, scale, format, stored) -> None:
         raise ValueError(f"quantize takes float32, got {x.dtype}; cast x first")
     if not isinstance(format, Format):
         raise ValueError(
-            f"{format!r} is not a number Format; take FixedPoint, Logarithmic or IEEE"
+            f"{format!r} is not a number Format; take one of jaxnas.numerics, such as "
+            "FixedPoint(bits=8)"
         )
     if stored not in get_args(Stored):
         raise ValueError(f"stored={stored!r} is none of {get_args(Stored)}")

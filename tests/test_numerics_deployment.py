@@ -107,7 +107,9 @@ def test_words_of_another_function_are_refused():
             "dense/kernel": tensor._replace(words=tensor.words.T)
         },
         "bits=7": {
-            "dense/kernel": StoredTensor(tensor.words, 1.0, FixedPoint(bits=7), "weight")
+            "dense/kernel": StoredTensor(
+                tensor.words, 1.0, FixedPoint(bits=7), "weight"
+            )
         },
     }
     for message, words in cases.items():

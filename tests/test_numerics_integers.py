@@ -12,8 +12,9 @@ from network_helpers import QUICK, SPACE, digits, genotypes, random_weights
 from jaxnas.networks.compact import WordSpec
 from jaxnas.networks.materialize import materialize
 from jaxnas.networks.references import ResNet
-from jaxnas.numerics.formats import FixedPoint, Logarithmic
+from jaxnas.numerics.fixed_point import FixedPoint
 from jaxnas.numerics.integers import integer, shifted
+from jaxnas.numerics.logarithmic import Logarithmic
 from jaxnas.numerics.primitives import quantize
 
 BYTE = FixedPoint(bits=8)

@@ -1,4 +1,4 @@
-"""Words as files: an archive of arrays, and a manifest that says what each bit means."""
+"""Words as files: an archive of arrays, and a manifest that says what bits mean."""
 
 import dataclasses
 import io
@@ -11,11 +11,29 @@ from typing import get_args
 
 import numpy as np
 
+from jaxnas.numerics.codebooks import Binary, Codebook, Ternary
 from jaxnas.numerics.deployment import StoredTensor
+from jaxnas.numerics.exponents import PowerOfTwo
+from jaxnas.numerics.fixed_point import FixedPoint
+from jaxnas.numerics.floats import IEEE, MiniFloat
 from jaxnas.numerics.formats import Format, word_dtype
+from jaxnas.numerics.logarithmic import Logarithmic, TwoTermLogarithmic
+from jaxnas.numerics.posits import Posit
 from jaxnas.numerics.primitives import Stored
 
 VERSION = 1
+FORMATS = (
+    Binary,
+    Codebook,
+    FixedPoint,
+    IEEE,
+    Logarithmic,
+    MiniFloat,
+    Posit,
+    PowerOfTwo,
+    Ternary,
+    TwoTermLogarithmic,
+)
 
 
 def save_words(path: str | os.PathLike, words: Mapping[str, StoredTensor]) -> None:
@@ -46,7 +64,8 @@ def load_words(path: str | os.PathLike) -> dict[str, StoredTensor]:
     npz, manifest = _files(path)
     try:
         described = json.loads(manifest.read_text())
-        with np.load(npz, allow_pickle=False) as archive:
+        content = io.BytesIO(npz.read_bytes())
+        with np.load(content, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(

@@ -22,7 +22,7 @@ from jax.extend.core import JaxprEqn
 from jaxtyping import Array, Int32
 
 from jaxnas.jaxprs import bind, called, interpret
-from jaxnas.numerics.formats import FixedPoint
+from jaxnas.numerics.fixed_point import FixedPoint
 from jaxnas.numerics.primitives import quantize_p
 
 LARGEST_SHIFT = 30

@@ -205,12 +205,9 @@ class _Trace:
         return self.constants[id(array)]
 
     def site(self, eqn: JaxprEqn, x: _Value) -> _Value:
-        """A parameter's word, or a new stored map, which closes the layers behind.
-
-        Words of scales are not counted.
-        """
+        """A parameter's word, or a new stored map, which closes the layers behind."""
         bits, stored = eqn.params["format"].bits, eqn.params["stored"]
-        if stored == "scale":  # no map; it belongs to the words that it scales
+        if stored == "scale":  # not counted
             return _Value()
         if stored in ("weight", "bias"):
             return x._replace(word=_Word(True, bits, stored == "bias"), zero=False)

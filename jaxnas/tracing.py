@@ -207,7 +207,7 @@ class _Trace:
     def site(self, eqn: JaxprEqn, x: _Value) -> _Value:
         """A parameter's word, or a new stored map, which closes the layers behind."""
         bits, stored = eqn.params["format"].bits, eqn.params["stored"]
-        if stored == "scale":  # part of the words that it scales, not counted
+        if stored == "scale":  # not counted
             return _Value()
         if stored in ("weight", "bias"):
             return x._replace(word=_Word(True, bits, stored == "bias"), zero=False)

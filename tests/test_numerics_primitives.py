@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxnas.numerics.fixed_point import FixedPoint
-from jaxnas.numerics.floats import IEEE
+from jaxnas.numerics.floats import IEEE, MiniFloat
 from jaxnas.numerics.logarithmic import Logarithmic
 from jaxnas.numerics.primitives import quantize, quantize_p
 
@@ -19,7 +19,8 @@ FORMATS = [
     Logarithmic(bits=6, base=2**0.25),
     IEEE(name="bfloat16"),
 ]
-SCALED = [*FORMATS[:2], FixedPoint(bits=5, code="unsigned")]
+MINI = MiniFloat(exponent=3, mantissa=2, subnormals=False)
+SCALED = [*FORMATS[:2], MINI, FixedPoint(bits=5, code="unsigned")]
 formats = pytest.mark.parametrize("format", FORMATS, ids=str)
 scaled = pytest.mark.parametrize("format", SCALED, ids=str)
 
@@ -258,12 +259,21 @@ def test_sites_share_the_trace_of_their_format():
         ({"scale": np.ones(3, np.float32)}, r"scale of shape \(3,\) for values of sh"),
         ({"scale": np.ones((1, 2), np.float32)}, r"expected a scalar or an array of"),
         ({"stored": "bais"}, "stored='bais' is none of .*'weight', 'bias'"),
+        ({"scale": 0.0}, "a scale of 0.0; expected positive .*absmax_scale"),
+        ({"scale": np.float32(-0.5)}, "a scale of -0.5; expected positive"),
+        ({"scale": np.float32([[1, np.nan, 2]])}, "a scale of nan; expected positive"),
+        ({"scale": jnp.float32(jnp.inf)}, "a scale of inf; expected positive finite"),
     ],
 )
 def test_errors_name_what_was_found_and_the_cure(arguments, message):
     valid = {"x": np.ones((2, 3), np.float32), "scale": 1.0, "format": FORMATS[0]}
     with pytest.raises(ValueError, match=message):
         quantize(**valid | arguments)
+
+
+def test_a_traced_scale_is_not_looked_at():
+    read = jax.jit(functools.partial(quantize, format=FORMATS[0]))
+    np.testing.assert_array_equal(read(np.ones(2, np.float32), 0.0), np.zeros(2))
 
 
 def test_something_else_than_a_format_is_refused():

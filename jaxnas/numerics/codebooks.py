@@ -108,10 +108,9 @@ class Codebook:
     """Word w stands for values[w] * scale: any list of numbers, in any order.
 
     The nearest value is taken; of two equally near ones that of smaller magnitude, of
-    +-v the positive one. NaN counts as zero. Whoever has fewer values than words
-    repeats one, and so says what the surplus words read. Aliases: repeated values, of
-    which the first is written, and values less than 2**-20 above another, which never
-    are.
+    +-v the positive one. NaN counts as zero. With fewer values than words, repeat one
+    to say what the surplus words read. Aliases: repeated values, of which the first is
+    written, and values less than 2**-20 above another, which never are.
 
     Raises ValueError unless there are 2, 4, 8, ... or 65536 values, all of them zero or
     normal float32 numbers and not all equal.

@@ -122,7 +122,7 @@ def in_units(x: Values, scale: Float32[Array, "..."]) -> Float32[Array, "..."]:
     return x * (1 / scale)
 
 
-def bracket(x: Values, nearest: Array, below: Array, above: Array) -> Pair:
+def bracket(x: Values, nearest: Values, below: Values, above: Values) -> Pair:
     """The two of three consecutive decodable numbers that hold x between them.
 
     The middle one is a nearest to x. Decoded numbers are compared, never codes, which

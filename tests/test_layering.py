@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "jaxnas"
 ORDER = """
 types trees jaxprs devices switches
 numerics.formats numerics.words numerics.primitives numerics.calibration
-numerics.observers
+numerics.histograms numerics.observers numerics.learned
 topology tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
 networks.supernet networks.compact networks.materialize

@@ -94,7 +94,7 @@ def absmax_scale(
 def percentile_scale(
     x: Values,
     format: Format,
-    percent: float,
+    percent: float | int,
     axis: Axis = None,
     power_of_two: Rounding = True,
 ) -> Float32[Array, "..."]:
@@ -198,7 +198,7 @@ def gathered(x: Array, axis: Axis) -> Array:
     return last.reshape(*peak_shape(x.shape, axis), -1)
 
 
-def millionths_above(percent: float) -> int:
+def millionths_above(percent: float | int) -> int:
     """How many of a million values lie above the percentile.
 
     Raises ValueError for percent outside (0, 100].

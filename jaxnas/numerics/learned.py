@@ -202,4 +202,4 @@ def _with_derivative_of_jvp(primals, tangents):
 
 def _largest_code(format: Format) -> int:
     """Q: how many words stand for positive numbers, the largest code of fixed point."""
-    return positive_levels(format) - 1
+    return max(positive_levels(format) - 1, 1)

@@ -71,7 +71,9 @@ def absmax(axis: Axis = None) -> Observer:
 
 
 @functools.cache
-def percentile(percent: float = 99.9, axis: Axis = None, bins: int = 2048) -> Observer:
+def percentile(
+    percent: float | int = 99.9, axis: Axis = None, bins: int = 2048
+) -> Observer:
     """The percentile of all magnitudes seen, rounded up to the next end of a bin.
 
     The bins part a power of two above the largest magnitude, so the result exceeds

@@ -1,4 +1,4 @@
-"""Observers: streams against whole arrays, channels against loops, scan against loop."""
+"""Observers: streams against whole arrays, channels and scans against loops."""
 
 import functools
 

@@ -19,7 +19,8 @@ from jaxnas.numerics.calibration import (
     power_of_two,
     unit_bounds,
 )
-from jaxnas.numerics.formats import FixedPoint, Logarithmic
+from jaxnas.numerics.fixed_point import FixedPoint
+from jaxnas.numerics.logarithmic import Logarithmic
 
 FORMATS = [
     FixedPoint(bits=8),

@@ -28,7 +28,8 @@ from jaxnas.jaxprs import (
     while_operands,
 )
 from jaxnas.numerics.calibration import absmax_scale
-from jaxnas.numerics.formats import IEEE, Format, Name, word_dtype
+from jaxnas.numerics.floats import IEEE, Name
+from jaxnas.numerics.formats import Format, word_dtype
 from jaxnas.numerics.primitives import Stored, quantize_p
 from jaxnas.trees import leaf_keys, leaf_paths, select
 from jaxnas.types import Key

@@ -70,7 +70,15 @@ def peak_scale(
     peak: Scale, format: Format, power_of_two: Rounding = True
 ) -> Float32[Array, "..."]:
     """The scale at which the largest nominal magnitude of `format` is the peak."""
-    return rounded_peak(peak, power_of_two) / format.span
+    return nominal_scale(rounded_peak(peak, power_of_two), format)
+
+
+def nominal_scale(peak: Float32[Array, "..."], format: Format) -> Float32[Array, "..."]:
+    """peak / span, as a product: compilers divide by constants with the reciprocal.
+
+    For spans that are not powers of two it rounds otherwise than a quotient.
+    """
+    return peak * (1 / format.span)
 
 
 def absmax_scale(
@@ -129,7 +137,7 @@ def mean_square_error_scale(
     reduced = reduced_axes(x.shape, axis)
     peak = jnp.abs(x).max(reduced, keepdims=True)
     best = least_error_peak(x, 1.0, peak, reduced, format, power_of_two, ratios)
-    return (best if axis is not None else best.reshape(())) / format.span
+    return nominal_scale(best if axis is not None else best.reshape(()), format)
 
 
 @functools.partial(
@@ -156,7 +164,7 @@ def least_error_peak(
     def attempt(best, ratio):
         least, chosen = best
         tried = rounded_peak(peak * ratio, power_of_two)
-        error = (x - format.quantize(x, tried / format.span)) / unit
+        error = (x - format.quantize(x, nominal_scale(tried, format))) / unit
         error = (weight * error**2).sum(reduced, keepdims=True)
         better = error < least
         return (jnp.where(better, error, least), jnp.where(better, tried, chosen)), None

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, PyTree
 
 from jaxnas.numerics.calibration import (
+    SMALLEST_PEAK,
     Axis,
     Rounding,
     peak_scale,
@@ -126,9 +127,11 @@ def learned_clip(
             "take an unsigned format or learned_step"
         )
     clip = jnp.asarray(clip, jnp.float32)
-    scale = jax.lax.stop_gradient(_usable(clip / highest, format, power_of_two, 1.0))
+    scale = jax.lax.stop_gradient(
+        _usable(clip * (1 / highest), format, power_of_two, 1.0)
+    )
     # The bound of the format and not the clip itself, which by the rounding of the
-    # division may lie above it, where the primitive has no derivative.
+    # product may lie above it, where the primitive has no derivative.
     level = _with_derivative_of(format.bounds(scale)[1], clip)
     return quantize(
         jnp.where(x >= level, level, x), scale, format, stored=stored, site=site
@@ -182,6 +185,8 @@ def _drawn_jvp(format, primals, tangents):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def _usable(step, format, power_of_two, slope):
     """The scale that stands for a learned step; its derivative is `slope`."""
+    if not power_of_two:
+        return jnp.maximum(step, SMALLEST_PEAK / format.span)
     return peak_scale(step * format.span, format, power_of_two)
 
 

@@ -28,6 +28,7 @@ from jaxnas.numerics.calibration import (
     gathered,
     largest_magnitude,
     millionths_above,
+    nominal_scale,
     peak_scale,
     peak_shape,
     rounded_peak,
@@ -124,7 +125,7 @@ def _histogram_observer(peak, axis, bins):
         return add(state, gathered(jnp.asarray(x), axis))
 
     def scale(state, format, power_of_two=True):
-        return peak(state, format, power_of_two) / format.span
+        return nominal_scale(peak(state, format, power_of_two), format)
 
     return Observer(init, update, scale)
 

@@ -13,7 +13,7 @@ types trees jaxprs rewriting devices switches
 numerics.formats numerics.words numerics.fixed_point numerics.codebooks
 numerics.logarithmic numerics.floats numerics.exponents numerics.posits
 numerics.primitives numerics.calibration numerics.blocks
-numerics.observers
+numerics.histograms numerics.observers numerics.learned
 numerics.rules numerics.provenance numerics.planning numerics.models numerics.scales
 numerics.integers numerics.deployment numerics.export
 topology tracing

@@ -10,8 +10,10 @@ ROOT = Path(__file__).parents[1] / "jaxnas"
 # A module may import only modules that stand before it.
 ORDER = """
 types trees jaxprs rewriting devices switches
-numerics.formats numerics.words numerics.primitives numerics.calibration
-numerics.observers
+numerics.formats numerics.words numerics.fixed_point numerics.codebooks
+numerics.logarithmic numerics.floats numerics.exponents numerics.posits
+numerics.primitives numerics.calibration
+numerics.histograms numerics.observers numerics.learned
 numerics.rules numerics.provenance numerics.planning numerics.models numerics.scales
 topology tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables

@@ -16,7 +16,7 @@ from jaxnas.networks.layers import (
     StoredMap,
     word_formats,
 )
-from jaxnas.numerics.formats import FixedPoint
+from jaxnas.numerics.fixed_point import FixedPoint
 
 BOTH = word_formats((3, 8), ("fixed_point", "logarithmic"))
 

@@ -10,7 +10,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxnas.numerics.formats import IEEE, FixedPoint, Format, Logarithmic, word_dtype
+from jaxnas.numerics.fixed_point import FixedPoint
+from jaxnas.numerics.floats import IEEE
+from jaxnas.numerics.formats import Format, word_dtype
+from jaxnas.numerics.logarithmic import Logarithmic
 from jaxnas.numerics.words import all_words, flip
 
 CODES = ("twos_complement", "sign_magnitude", "unsigned")

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.numerics.formats import IEEE, FixedPoint, Logarithmic
+from jaxnas.numerics.fixed_point import FixedPoint
+from jaxnas.numerics.floats import IEEE
+from jaxnas.numerics.logarithmic import Logarithmic
 from jaxnas.numerics.primitives import quantize, quantize_p
 
 FORMATS = [

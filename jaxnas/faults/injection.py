@@ -19,7 +19,8 @@ from jaxtyping import Array, PyTree
 from jaxnas.faults.models import Fault, FaultModel, chain
 from jaxnas.jaxprs import bind, equations, interpret, subjaxprs
 from jaxnas.numerics.calibration import absmax_scale
-from jaxnas.numerics.formats import IEEE, Format, Name, word_dtype
+from jaxnas.numerics.floats import IEEE, Name
+from jaxnas.numerics.formats import Format, word_dtype
 from jaxnas.numerics.primitives import Stored, quantize_p
 from jaxnas.rewriting import rebuild, replace, trace
 from jaxnas.trees import leaf_keys, leaf_paths, select

@@ -22,7 +22,9 @@ from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 from jaxnas.networks.convolutions import Maps
 from jaxnas.numerics.calibration import power_of_two
-from jaxnas.numerics.formats import FixedPoint, Format, Logarithmic
+from jaxnas.numerics.fixed_point import FixedPoint
+from jaxnas.numerics.formats import Format
+from jaxnas.numerics.logarithmic import Logarithmic
 from jaxnas.numerics.primitives import quantize
 from jaxnas.switches import recomputed_switch
 

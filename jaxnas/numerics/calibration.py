@@ -94,7 +94,7 @@ def absmax_scale(
 def percentile_scale(
     x: Values,
     format: Format,
-    percent: float,
+    percent: float | int,
     axis: Axis = None,
     power_of_two: Rounding = True,
 ) -> Float32[Array, "..."]:
@@ -104,18 +104,12 @@ def percentile_scale(
     share a scale, k = ceil(n * percent / 100); one of them, never interpolated.
     percent: above 0, up to 100, read to four decimals.
     """
-    x = jnp.asarray(x)
-    reduced = reduced_axes(x.shape, axis)
-    magnitudes = jnp.moveaxis(jnp.abs(x), reduced, range(-len(reduced), 0))
-    shape = [1 if i in reduced else n for i, n in enumerate(x.shape)]
-    rows = jnp.sort(magnitudes.reshape(*shape, -1))
+    rows = jnp.sort(gathered(jnp.abs(jnp.asarray(x)), axis))
     count = rows.shape[-1]
     rank = count - count * millionths_above(percent) // MILLION
     # NaN is sorted last: so that divergence remains visible, it counts at any rank.
     peak = jnp.where(jnp.isfinite(rows[..., -1]), rows[..., rank - 1], rows[..., -1])
-    return peak_scale(
-        peak if axis is not None else peak.reshape(()), format, power_of_two
-    )
+    return peak_scale(peak, format, power_of_two)
 
 
 def mean_square_error_scale(
@@ -138,6 +132,9 @@ def mean_square_error_scale(
     return (best if axis is not None else best.reshape(())) / format.span
 
 
+@functools.partial(
+    jax.jit, static_argnames=("reduced", "format", "power_of_two", "ratios")
+)
 def least_error_peak(
     x: Values,
     weight: float | Float32[Array, "..."],
@@ -186,7 +183,22 @@ def reduced_axes(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
     return tuple(i for i in range(rank) if i not in {index % rank for index in kept})
 
 
-def millionths_above(percent: float) -> int:
+def peak_shape(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
+    """The shape of the peaks of an array: ones for the axes that share a scale."""
+    reduced = reduced_axes(shape, axis)
+    if axis is None:
+        return ()
+    return tuple(1 if i in reduced else size for i, size in enumerate(shape))
+
+
+def gathered(x: Array, axis: Axis) -> Array:
+    """The values that share a scale along one last axis, after those of the peaks."""
+    reduced = reduced_axes(x.shape, axis)
+    last = jnp.moveaxis(x, reduced, range(-len(reduced), 0))
+    return last.reshape(*peak_shape(x.shape, axis), -1)
+
+
+def millionths_above(percent: float | int) -> int:
     """How many of a million values lie above the percentile.
 
     Raises ValueError for percent outside (0, 100].

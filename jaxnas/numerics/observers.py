@@ -8,8 +8,10 @@ it runs under `jit`, `vmap` and `scan`:
         state = observer.update(state, layer(batch))
     scale = observer.scale(state, format)
 
-The state knows nothing of formats: one pass over the data serves them all. Batches may
-differ in size along the axes that share a scale.
+Where the histogram's bins suffice, `percentile`, `mean_square_error` and
+`kullback_leibler` find the clipping of large magnitudes that `calibration` finds in
+whole arrays. The state knows nothing of formats: one pass over the data serves them
+all. Batches may differ in size along the axes that share a scale.
 """
 
 import functools
@@ -23,9 +25,19 @@ from jaxtyping import Array, Float32, Int32
 
 from jaxnas.numerics.calibration import (
     Axis,
+    gathered,
     largest_magnitude,
+    millionths_above,
     peak_scale,
-    reduced_axes,
+    peak_shape,
+    rounded_peak,
+)
+from jaxnas.numerics.histograms import (
+    add,
+    empty,
+    least_divergence_peak,
+    least_mean_square_error_peak,
+    percentile_peak,
 )
 
 Shape = jax.ShapeDtypeStruct | Array | np.ndarray
@@ -53,9 +65,68 @@ def absmax(axis: Axis = None) -> Observer:
         return jnp.zeros(peak_shape(like.shape, axis))
 
     def update(state, x):
-        return jnp.maximum(state, largest_magnitude(x, axis))
+        return jnp.maximum(state, largest_magnitude(jnp.asarray(x), axis))
 
     return Observer(init, update, peak_scale)
+
+
+@functools.cache
+def percentile(
+    percent: float | int = 99.9, axis: Axis = None, bins: int = 2048
+) -> Observer:
+    """The percentile of all magnitudes seen, rounded up to the next end of a bin.
+
+    The bins part a power of two above the largest magnitude, so the result exceeds
+    `calibration.percentile_scale` by less than two in `bins` parts of that magnitude;
+    at 100 it is exact. percent: above 0, up to 100, read to four decimals.
+    """
+    millionths = millionths_above(percent)
+
+    def peak(state, format, power_of_two):
+        return rounded_peak(percentile_peak(state, millionths), power_of_two)
+
+    return _histogram_observer(peak, axis, bins)
+
+
+@functools.cache
+def mean_square_error(axis: Axis = None, bins: int = 2048) -> Observer:
+    """The least mean square error of all numbers seen, taken at the centres of bins.
+
+    The peaks that are tried are those of `calibration.mean_square_error_scale`.
+    """
+    return _histogram_observer(least_mean_square_error_peak, axis, bins)
+
+
+@functools.cache
+def kullback_leibler(
+    axis: Axis = None, bins: int = 2048, thresholds: int = 128
+) -> Observer:
+    """The least divergence of the stored distribution from that of all numbers seen.
+
+    See `histograms.least_divergence_peak`; the threshold is rounded as told afterwards.
+    Words of more than about 10 bits are finer than the bins: nothing is clipped.
+    """
+
+    def peak(state, format, power_of_two):
+        found = least_divergence_peak(state, format, thresholds)
+        return rounded_peak(found, power_of_two)
+
+    return _histogram_observer(peak, axis, bins)
+
+
+def _histogram_observer(peak, axis, bins):
+    """An observer of counts, which do not depend on the order of the batches."""
+
+    def init(like):
+        return empty(peak_shape(like.shape, axis), bins)
+
+    def update(state, x):
+        return add(state, gathered(jnp.asarray(x), axis))
+
+    def scale(state, format, power_of_two=True):
+        return peak(state, format, power_of_two) / format.span
+
+    return Observer(init, update, scale)
 
 
 class Average(NamedTuple):
@@ -87,18 +158,10 @@ def running_average(momentum: float | None = 0.9, axis: Axis = None) -> Observer
         count = state.count + 1
         share = 1 / count if momentum is None else 1 - momentum
         share = jnp.where(count == 1, 1, share)
-        change = largest_magnitude(x, axis) - state.peak
+        change = largest_magnitude(jnp.asarray(x), axis) - state.peak
         return Average(state.peak + share * change, count)
 
     def scale(state, format, power_of_two=True):
         return peak_scale(state.peak, format, power_of_two)
 
     return Observer(init, update, scale)
-
-
-def peak_shape(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
-    """The shape of the peaks of an array: ones for the axes that share a scale."""
-    reduced = reduced_axes(shape, axis)
-    if axis is None:
-        return ()
-    return tuple(1 if i in reduced else size for i, size in enumerate(shape))

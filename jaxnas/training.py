@@ -126,10 +126,11 @@ def correct(
     scheme: Int[Array, ""],
     images: Images,
     labels: Labels,
+    schemes: tuple[str, ...] = SCHEMES,
 ) -> Int[Array, ""]:
     """Number of images whose largest logit is the label's; a NaN logit is an error."""
     logits, _ = supernet.apply(
-        space, *weights, genotype, images, scheme=scheme, train=False
+        space, *weights, genotype, images, scheme=scheme, schemes=schemes, train=False
     )
     finite = jnp.all(jnp.isfinite(logits), axis=1)
     return jnp.sum(finite & (jnp.argmax(logits, axis=1) == labels))
@@ -179,7 +180,7 @@ def fit_group(
 
 
 @functools.cache
-def _evaluator(space, batch):
+def _evaluator(space, schemes, batch):
     """The error of one member of a group, image batch after image batch."""
 
     def one(member, scheme, images, labels):
@@ -187,7 +188,11 @@ def _evaluator(space, batch):
         images = jnp.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
         labels = jnp.pad(labels, (0, missing), constant_values=NO_LABEL)
         parts = images.reshape(-1, batch, *images.shape[1:]), labels.reshape(-1, batch)
-        counts = lax.map(lambda part: correct(space, *member, scheme, *part), parts)
+
+        def count(part):
+            return correct(space, *member, scheme, *part, schemes)
+
+        counts = lax.map(count, parts)
         return 1 - jnp.sum(counts) / jnp.sum(labels != NO_LABEL)
 
     return one
@@ -201,6 +206,7 @@ def evaluate_group(
     labels: Labels,
     *,
     scheme: int = 0,
+    schemes: tuple[str, ...] = SCHEMES,
     batch: int = 128,
 ) -> Float[Array, " networks"]:
     """Error of every network of a group: the share of labelled images misclassified.
@@ -208,6 +214,6 @@ def evaluate_group(
     Images labelled `NO_LABEL` are padding, so that sets of several sizes can share one
     compiled program.
     """
-    evaluator = _evaluator(space, batch)
+    evaluator = _evaluator(space, schemes, batch)
     members = weights, genotypes
     return map_over_devices(evaluator, members, jnp.int32(scheme), images, labels)

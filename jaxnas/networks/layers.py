@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 from jaxnas.networks.convolutions import Maps
 from jaxnas.numerics.calibration import power_of_two
 from jaxnas.numerics.fixed_point import FixedPoint
+from jaxnas.numerics.floats import IEEE
 from jaxnas.numerics.formats import Format
 from jaxnas.numerics.logarithmic import Logarithmic
 from jaxnas.numerics.primitives import quantize
@@ -34,6 +35,9 @@ hold all but a few of their values whatever the data; the rest saturate."""
 VARIANCE_FLOOR = 1e-3
 STATISTICS_MOMENTUM = 0.9
 SCHEMES = ("fixed_point", "logarithmic")
+FLOAT = "float32"
+"""The scheme without rounding or saturation of kernels and maps, whatever the width:
+what the others are compared with."""
 
 Choice = int | Int[Array, ""]
 Convolve = Callable[[Array, Array], Array]
@@ -93,12 +97,13 @@ def word_formats(word_bits: tuple[int, ...], schemes: tuple[str, ...]) -> WordFo
 
     `fixed_point`: two's complement, unsigned after a rectifier. `logarithmic`: the base
     is `2**(1/n)` with the power of two `n` that lets the exponents of a word span about
-    twelve octaves, at most two steps an octave in the shortest words. Raises ValueError
-    for an unknown scheme.
+    twelve octaves, at most two steps an octave in the shortest words. `float32`: that,
+    for words of any width. Raises ValueError for an unknown scheme.
     """
-    unknown = [scheme for scheme in schemes if scheme not in SCHEMES]
+    known = (*SCHEMES, FLOAT)
+    unknown = [scheme for scheme in schemes if scheme not in known]
     if unknown or not schemes:
-        raise ValueError(f"unknown number schemes {unknown}: choose from {SCHEMES}")
+        raise ValueError(f"unknown number schemes {unknown}: choose from {known}")
     pairs = [(scheme, bits) for scheme in schemes for bits in word_bits]
     return WordFormats(
         weight=tuple(_word(scheme, bits, signed=True) for scheme, bits in pairs),
@@ -108,6 +113,8 @@ def word_formats(word_bits: tuple[int, ...], schemes: tuple[str, ...]) -> WordFo
 
 
 def _word(scheme: str, bits: int, *, signed: bool) -> Format:
+    if scheme == FLOAT:
+        return IEEE(name="float32")
     if scheme == "fixed_point":
         code = "twos_complement" if signed else "unsigned"
         return FixedPoint(bits=bits, code=code)

@@ -11,13 +11,16 @@ import pytest
 
 from jaxnas.numerics.fixed_point import FixedPoint
 from jaxnas.numerics.floats import IEEE, MiniFloat
-from jaxnas.numerics.logarithmic import Logarithmic
+from jaxnas.numerics.logarithmic import Logarithmic, TwoTermLogarithmic
+from jaxnas.numerics.posits import Posit
 from jaxnas.numerics.primitives import quantize, quantize_p
 
 FORMATS = [
     FixedPoint(bits=6),
     Logarithmic(bits=6, base=2**0.25),
     IEEE(name="bfloat16"),
+    Posit(bits=6, exponent_bits=1),
+    TwoTermLogarithmic(bits=7, base=2.0),
 ]
 MINI = MiniFloat(exponent=3, mantissa=2, subnormals=False)
 SCALED = [*FORMATS[:2], MINI, FixedPoint(bits=5, code="unsigned")]
@@ -145,7 +148,8 @@ def test_derivative_is_one_inside_the_bounds_and_zero_outside(format):
 
 @formats
 def test_saturated_and_infinite_values_have_a_finite_scale_derivative(format):
-    x = np.float32([-np.inf, -1e9, 1e9, np.inf])
+    most = 1e30 if isinstance(format, Posit) else np.inf  # NaR stands for infinities
+    x = np.float32([-most, -1e9, 1e9, most])
     read = functools.partial(quantize, format=format)
     slope = jax.jit(jax.jacfwd(read, 1))(x, np.float32(0.5))
     low, high = format.bounds(1.0)
@@ -186,6 +190,49 @@ def test_gradient_is_the_same_mapped_looped_rematerialised_and_scanned(format):
         for k in range(2):
             expected = np.stack([gradients[k] for gradients in each])
             np.testing.assert_allclose(other[k], expected, rtol=1e-5, atol=1e-5)
+
+
+@formats
+def test_sharded_value_and_gradient_are_those_of_one_device(format):
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ("batch",))
+    x, scale = values(2 * mesh.size, 3), jnp.float32(0.3)
+    rows, whole = jax.sharding.PartitionSpec("batch"), jax.sharding.PartitionSpec()
+    read = functools.partial(quantize, format=format)
+    split = jax.shard_map(read, mesh=mesh, in_specs=(rows, whole), out_specs=rows)
+    assert_same_bits(jax.jit(split)(x, scale), read(x, scale))
+
+    def slope(function):
+        return jax.jit(jax.grad(lambda x, s: (function(x, s) ** 2).sum(), (0, 1)))
+
+    for mine, expected in zip(
+        slope(split)(x, scale), slope(read)(x, scale), strict=True
+    ):
+        np.testing.assert_allclose(mine, expected, rtol=1e-5, atol=1e-5)
+
+
+@formats
+def test_functions_with_a_derivative_of_their_own_may_quantize(format):
+    """In the function and in its rule, the latter with the primitive's derivative."""
+
+    @jax.custom_jvp
+    def doubled(x, scale):
+        return 2 * quantize(x, scale, format)
+
+    @doubled.defjvp
+    def rule(primals, tangents):
+        y, dy = jax.jvp(functools.partial(quantize, format=format), primals, tangents)
+        return 2 * y, 2 * dy
+
+    x, scale = values(4, 3), scales(4)
+    plain = lambda x, s: 2 * quantize(x, s, format)  # noqa: E731
+    mapped = jax.jit(jax.vmap(doubled))(x, scale)
+    assert_same_bits(mapped, looped(plain, x, scale))
+    slopes = [
+        jax.jit(jax.vmap(jax.grad(lambda x, s: f(x, s).sum(), (0, 1))))(x, scale)  # noqa: B023
+        for f in (doubled, plain)
+    ]
+    for mine, expected in zip(*slopes, strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-6, atol=1e-6)
 
 
 @scaled

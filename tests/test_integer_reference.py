@@ -1,6 +1,7 @@
-"""With fixed-point words, simulated networks are integer arithmetic bit for bit."""
+"""The reference of integer arithmetic: that it reads the words it is given."""
 
 import fractions
+import functools
 
 import integer_reference as reference
 import jax
@@ -12,43 +13,17 @@ from network_helpers import SPACE, digits, genotypes, random_weights
 from jaxnas.networks.materialize import materialize
 
 
-def networks(count, seed):
-    """Random networks with the weights of another draw each."""
-    for index, genotype in enumerate(genotypes(count, seed=seed)):
-        weights = jax.tree.map(np.asarray, random_weights(index % 4))
-        module, variables = materialize(SPACE, genotype, *weights)
-        yield module, jax.tree.map(jnp.asarray, variables)
-
-
-def test_simulated_logits_are_those_of_integer_arithmetic():
-    seen, largest, different = set(), 0, set()
-    for module, variables in networks(24, seed=7):
-        simulated = np.asarray(module.apply(variables, digits()))
-        sums = []
-        integers = reference.logits(
-            module.spec,
-            jax.tree.map(np.asarray, variables),
-            np.asarray(digits()),
-            sums,
-        )
-        exact = np.ldexp(np.float64(integers.words), integers.exponent)
-        np.testing.assert_array_equal(np.float64(simulated), exact)
-        largest = max(largest, *(np.abs(total).max() for total in sums))
-        different.add(tuple(simulated.ravel()))
-        for block in (block for stage in module.spec.stages for block in stage):
-            seen.add((block.operation, block.residual))
-            seen.add((block.words.weight, block.words.activation))
-    # Accumulators below 2**24 are what exact float32 sums ask for; they are long too.
-    assert 2**16 < largest < 2**24
-    assert len(different) > 20
-    operations = ("convolution", "separable", "inverted")
-    words = {(weight, activation) for weight in (4, 8) for activation in (4, 8)}
-    assert seen == words | {(one, skip) for one in operations for skip in (True, False)}
+@functools.cache
+def network():
+    weights = jax.tree.map(np.asarray, random_weights())
+    module, variables = materialize(SPACE, genotypes(1, seed=8)[0], *weights)
+    return module, variables
 
 
 def test_every_logit_depends_on_the_words():
     """One step more in one kernel word: integers and simulation move together."""
-    module, variables = next(networks(1, seed=8))
+    module, variables = network()
+    variables = jax.tree.map(jnp.asarray, variables)
     kernel = variables["params"]["head"]["kernel"]
     arrays = jax.tree.map(np.asarray, variables)
     before = reference.logits(module.spec, arrays, np.asarray(digits()))
@@ -80,7 +55,7 @@ def test_exponents_are_those_of_the_next_power_of_two():
 
 
 def test_sums_beyond_32_bits_are_refused():
-    module, variables = next(networks(1, seed=8))
+    module, variables = network()
     arrays = jax.tree.map(np.asarray, variables)
     # A bias of 2**15 beside a kernel of 2**-20: shifted by more than 16 bits.
     arrays["params"]["stem"]["kernel"] = arrays["params"]["stem"]["kernel"] * 2.0**-40

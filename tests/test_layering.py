@@ -15,7 +15,7 @@ numerics.logarithmic numerics.floats numerics.exponents numerics.posits
 numerics.primitives numerics.calibration numerics.blocks
 numerics.histograms numerics.observers numerics.learned
 numerics.rules numerics.provenance numerics.planning numerics.models numerics.scales
-numerics.integers numerics.deployment numerics.export
+numerics.integer_formats numerics.integers numerics.deployment numerics.export
 topology tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
 networks.supernet networks.compact networks.materialize networks.references

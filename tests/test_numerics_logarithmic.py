@@ -23,6 +23,14 @@ ONE_TERM = [
     for signed in (True, False)
     for zero in (True, False)
 ] + [Logarithmic(bits=8, base=1.95), Logarithmic(bits=5, base=3.7, signed=False)]
+ROUNDED = [
+    Logarithmic(bits=8, base=2 ** (1 / 16), fraction=8),
+    Logarithmic(bits=8, base=2 ** (1 / 32), fraction=9, signed=False),
+    Logarithmic(bits=4, base=2**0.5, fraction=8),
+    Logarithmic(bits=12, base=1.01, fraction=16),
+    Logarithmic(bits=6, base=2.0, fraction=3),
+    Logarithmic(bits=5, base=1.2, fraction=4, zero=False),
+]
 TWO_TERMS = [
     TwoTermLogarithmic(bits=bits, base=2.0 if bits < 14 else 1.9, signed=bits % 2 == 1)
     for bits in range(2, 16)
@@ -65,6 +73,36 @@ def without_negative_zero(format, words):
 @one_term
 def test_every_word_decodes_and_encodes_back(format):
     check_words(format, by_hand, without_negative_zero)
+
+
+def rounded_by_hand(format, words):
+    exact = by_hand(format, words)
+    return np.rint(exact * 2.0**format.fraction) / 2.0**format.fraction + 0.0
+
+
+def least_field(format, words):
+    """The least word of those that read alike."""
+    values = rounded_by_hand(format, np.arange(1 << format.bits, dtype=np.uint16))
+    _, first, which = np.unique(values, return_index=True, return_inverse=True)
+    return first[which[words]]
+
+
+@pytest.mark.parametrize("format", ROUNDED, ids=name_of)
+def test_powers_are_rounded_to_a_fraction(format):
+    check_words(format, rounded_by_hand, least_field)
+    check_neighbours(format)
+    check_quantize(format)
+    check_bounds_and_fields(format)
+
+
+@pytest.mark.parametrize("format", ROUNDED[:3], ids=name_of)
+def test_rounded_powers_part_half_way_in_the_logarithm(format):
+    values = np.unique(np.abs(rounded_by_hand(format, all_words_of(format))))
+    low, high = values[1:-1], values[2:]
+    half = np.sqrt(low * high)
+    for x, expected in ((half * (1 - 1e-6), low), (half * (1 + 1e-6), high)):
+        found = format.quantize(x.astype(np.float32), 1.0)
+        np.testing.assert_array_equal(found, expected.astype(np.float32))
 
 
 @pytest.mark.parametrize("format", ONE_TERM + TWO_TERMS[:8], ids=name_of)

@@ -1,8 +1,8 @@
 """How much accuracy do the words of each number scheme cost, after training with them?
 
-One architecture is trained from the same random weights, on the same batches, with
-float32 words, with 8-bit and with 4-bit words in fixed point and in logarithms; seeds
-are paired. Usage:
+One architecture is trained with float32 words. From there it is trained on, at a lower
+rate and on the same batches, with float32 words and with 8-bit and 4-bit words in fixed
+point and in logarithms; seeds are paired. Usage:
 
     python experiments/quantization_accuracy/run.py digits
     python experiments/quantization_accuracy/run.py FOLDER  # parquet, such as MNIST
@@ -43,7 +43,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", help="'digits' or a folder of parquet files")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1500, help="of the floats")
+    parser.add_argument("--tuning", type=int, default=750, help="steps after those")
     parser.add_argument("--batch", type=int, default=64)
     arguments = parser.parse_args()
     images = load_images(arguments.data)
@@ -55,7 +56,8 @@ def main():
         expansions=(1,),
         word_bits=BITS,
     )
-    accuracy = {case: measure(images, space, case, arguments) for case in CASES}
+    floats = pretrain(images, space, arguments)
+    accuracy = {case: tune(images, space, floats, case, arguments) for case in CASES}
     write(images.name, accuracy, arguments)
 
 
@@ -73,21 +75,43 @@ def genotype(space: SearchSpace, bits: int) -> jax.Array:
     return spaces.canonical(space, jnp.asarray(genes))
 
 
-def measure(images, space, case, arguments) -> list[float]:
-    """Test accuracy of one network per seed."""
-    scheme, bits = case
-    keys = jnp.stack([jax.random.key(seed) for seed in range(arguments.seeds)])
+def pretrain(images, space, arguments):
+    """One network of float32 words per seed."""
+    keys = seeds(arguments, 0)
     weights = jax.vmap(lambda key: initial_weights(key, space))(keys)
-    group = jnp.stack([genotype(space, bits)] * arguments.seeds)
-    options = {"scheme": FORMATS.index(scheme), "schemes": FORMATS}
     recipe = Recipe(arguments.steps, 1e-2, batch=arguments.batch, shift=0)
-    train = jnp.asarray(images.train_images), jnp.asarray(images.train_labels)
+    return train(images, space, weights, CASES[0], keys, recipe)
+
+
+def tune(images, space, weights, case, arguments) -> list[float]:
+    """Test accuracy of one network per seed, trained on with the words of a case."""
+    recipe = Recipe(arguments.tuning, 2e-3, batch=arguments.batch, shift=0)
+    keys = seeds(arguments, 1)
+    trained = train(images, space, weights, case, keys, recipe)
     test = jnp.asarray(images.test_images), jnp.asarray(images.test_labels)
-    trained = fit_group(keys, space, weights, group, *train, recipe, **options)
+    group, options = setting(space, case, arguments.seeds)
     error = evaluate_group(space, trained, group, *test, **options)
     found = [float(1 - one) for one in error]
-    print(scheme, bits, np.round(found, 4), flush=True)
+    print(*case, np.round(found, 4), flush=True)
     return found
+
+
+def train(images, space, weights, case, keys, recipe):
+    group, options = setting(space, case, len(keys))
+    data = jnp.asarray(images.train_images), jnp.asarray(images.train_labels)
+    return fit_group(keys, space, weights, group, *data, recipe, **options)
+
+
+def seeds(arguments, phase: int) -> jax.Array:
+    keys = [jax.random.key(seed) for seed in range(arguments.seeds)]
+    return jnp.stack([jax.random.fold_in(key, phase) for key in keys])
+
+
+def setting(space, case, count: int) -> tuple[jax.Array, dict]:
+    """Genotypes for every seed, and the number scheme."""
+    scheme, bits = case
+    group = jnp.stack([genotype(space, bits)] * count)
+    return group, {"scheme": FORMATS.index(scheme), "schemes": FORMATS}
 
 
 def write(name: str, accuracy: dict, arguments) -> None:
@@ -112,6 +136,7 @@ def write(name: str, accuracy: dict, arguments) -> None:
         "difference_to_float32": summary,
         "seeds": arguments.seeds,
         "steps": arguments.steps,
+        "tuning": arguments.tuning,
         "batch": arguments.batch,
         "jax": jax.__version__,
         "python": platform.python_version(),

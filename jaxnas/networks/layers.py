@@ -2,10 +2,11 @@
 
 One layer is convolution, batch normalisation, optional shortcut and rectifier, and a
 store. Three things are words in memory: the kernel after the normalisation is folded
-into it, the bias, and the map that leaves the layer. With fixed-point words and
-power-of-two steps every product and sum is a multiple of one small step, so float32
-computes what int8 operands and int32 accumulators would, bit for bit and in any order,
-as long as accumulators stay below 2**24 steps.
+into it, the bias, and the map that leaves the layer. Fixed-point words are integers
+times a power-of-two step, and so are logarithmic ones, whose powers are rounded to a
+binary fraction. Every product and sum is then a multiple of one small step, so float32
+computes what int32 accumulators would, bit for bit and in any order, as long as they
+stay below 2**24 steps.
 
 Training sees the deployed words (after Krishnamoorthi 2018, arXiv 1806.08342): the
 kernel is quantised as it will be stored, scaled by the running deviation, and the
@@ -34,6 +35,10 @@ ACTIVATION_PEAK = 4.0
 hold all but a few of their values whatever the data; the rest saturate."""
 VARIANCE_FLOOR = 1e-3
 STATISTICS_MOMENTUM = 0.9
+FRACTION = 8
+"""Fraction bits of signed logarithmic words as arithmetic reads them, one fewer than
+where there is no sign. Of the 24 bits of an exact float32 sum, products of two operands
+leave seven for its length."""
 SCHEMES = ("fixed_point", "logarithmic")
 FLOAT = "float32"
 """The scheme without rounding or saturation of kernels and maps, whatever the width:
@@ -86,7 +91,8 @@ class Layer(NamedTuple):
 
 
 class StoredMap(NamedTuple):
-    """A map read back from memory, and the step of its words (0 if not equidistant)."""
+    """A map read back from memory, and the step of which its values are multiples (0 if
+    there is none)."""
 
     values: Maps
     step: Float[Array, ""]
@@ -95,10 +101,11 @@ class StoredMap(NamedTuple):
 def word_formats(word_bits: tuple[int, ...], schemes: tuple[str, ...]) -> WordFormats:
     """Formats of every scheme and width; index `scheme * len(word_bits) + width`.
 
-    `fixed_point`: two's complement, unsigned after a rectifier. `logarithmic`: the base
-    is `2**(1/n)` with the power of two `n` that lets the exponents of a word span about
-    twelve octaves, at most two steps an octave in the shortest words. `float32`: that,
-    for words of any width. Raises ValueError for an unknown scheme.
+    `fixed_point`: two's complement, unsigned after a rectifier. `logarithmic`: powers
+    rounded to `FRACTION` bits or one more; the base is `2**(1/n)` with the least power
+    of two `n` from 2 on that lets the exponents of a word span no more octaves than
+    `FRACTION`. `float32`: that, for words of any width. Raises ValueError for an
+    unknown scheme.
     """
     known = (*SCHEMES, FLOAT)
     unknown = [scheme for scheme in schemes if scheme not in known]
@@ -120,9 +127,11 @@ def _word(scheme: str, bits: int, *, signed: bool) -> Format:
         return FixedPoint(bits=bits, code=code)
     magnitudes = 2 ** (bits - 1 if signed else bits) - 1
     steps_per_octave = 2
-    while magnitudes / (2 * steps_per_octave) > 11:
+    while magnitudes / steps_per_octave > FRACTION:
         steps_per_octave *= 2
-    return Logarithmic(bits=bits, base=2 ** (1 / steps_per_octave), signed=signed)
+    base = 2 ** (1 / steps_per_octave)
+    fraction = FRACTION if signed else FRACTION + 1
+    return Logarithmic(bits=bits, base=base, signed=signed, fraction=fraction)
 
 
 def read_image(images: UInt8[Array, "batch height width channels"]) -> StoredMap:
@@ -244,12 +253,21 @@ def _store(x, peak, formats, choice, stored, site):
             peak = lax.stop_gradient(peak)
             scale = peak / format.span
             value = quantize(x, scale, format, stored=stored, site=site)
-            equidistant = isinstance(format, FixedPoint)
-            return value, scale if equidistant else jnp.zeros_like(scale)
+            return value, scale * _unit(format)
 
         return store
 
     return recomputed_switch(choice, [branch(format) for format in formats], x, peak)
+
+
+def _unit(format: Format) -> float:
+    """The step of which all numbers are multiples, in units of the scale, or 0."""
+    match format:
+        case FixedPoint():
+            return 1.0
+        case Logarithmic(fraction=int(fraction)):
+            return 2.0**-fraction
+    return 0.0
 
 
 def apply_head(

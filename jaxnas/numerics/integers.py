@@ -1,9 +1,11 @@
-"""Functions with fixed-point words, computed as a chip without float units does it.
+"""Functions of integer words, computed as a chip without float units does it.
 
-`integer` interprets a jaxpr. What was read from a fixed-point word is an integer code
-and a binary exponent; products and sums are those of int32 codes, and storing a word is
-a shift that rounds half to even, then a clip. All else (parameters before they are
-words, normalisation folded into them, scales) is computed in floats as before, since a
+`integer` interprets a jaxpr. What was read from a word is an integer code and a binary
+exponent: a fixed-point code as it stands, the antilogarithm of a logarithmic word (a
+table and a shift, see `Logarithmic.fraction`). Products and sums are those of int32
+codes. Storing a fixed-point word is a shift that rounds half to even, then a clip; any
+other word is found by comparisons. All else (parameters before they are words,
+normalisation folded into them, scales) is computed in floats as before, since a
 deployed network does so once, before it is shipped.
 
 With power-of-two scales both are the same function, bit for bit, as long as float32
@@ -23,6 +25,8 @@ from jaxtyping import Array, Int32
 
 from jaxnas.jaxprs import bind, called, interpret
 from jaxnas.numerics.fixed_point import FixedPoint
+from jaxnas.numerics.formats import Format
+from jaxnas.numerics.integer_formats import IntegerValues, integer_values, stored_code
 from jaxnas.numerics.primitives import quantize_p
 
 LARGEST_SHIFT = 30
@@ -38,7 +42,9 @@ class Scaled(NamedTuple):
 def integer(fun: Callable) -> Callable:
     """`fun` with everything between its words computed in integers, same signature.
 
-    Every quantisation site must hold `FixedPoint` words with power-of-two scales;
+    Every quantisation site must hold words that are integers times a power of two (see
+    `integer_values`): `FixedPoint`, `Logarithmic` with a fraction and others, with
+    power-of-two scales;
     integer arguments, such as images of bytes, are codes as they stand. Results that
     depend on words come back as float32, `codes * 2**exponent`. Sums must stay below
     2**30 steps: beyond, they wrap as int32 accumulators do.
@@ -68,6 +74,7 @@ def requantize(
     return jnp.clip(shifted(x.codes, left), low, high)
 
 
+@jax.jit
 def shifted(
     codes: Int32[Array, "*shape"], left: Int32[Array, "..."]
 ) -> Int32[Array, "*shape"]:
@@ -113,16 +120,24 @@ def _shapes(eqn: JaxprEqn) -> str:
 
 def _store(eqn: JaxprEqn, x: Any, scale: Any) -> Scaled:
     format, site = eqn.params["format"], eqn.params["site"]
-    if not isinstance(format, FixedPoint):
-        raise ValueError(
-            f"site {site!r} holds {format}; integer arithmetic needs FixedPoint words"
-        )
+    table = _integer_values(format, site)
     exponent = _whole_rank(_exponent(scale, f"the scale of site {site!r}"), x)
-    if isinstance(x, Scaled):
-        low, high = (bound.astype(jnp.int32) for bound in format.bounds(1.0))
-        return Scaled(requantize(x, exponent, low, high), exponent)
-    words = format.encode(x, scale)
-    return Scaled(format.decode(words, 1.0).astype(jnp.int32), exponent)
+    if not isinstance(x, Scaled):
+        values = format.decode(format.encode(x, scale), 1.0)
+        codes = (values * 2.0**table.fraction).astype(jnp.int32)
+    elif isinstance(format, FixedPoint):
+        low, high = int(table.codes[0]), int(table.codes[-1])
+        codes = requantize(x, exponent, low, high)
+    else:
+        codes = stored_code(x.codes, x.exponent - exponent, table)
+    return Scaled(codes, exponent - table.fraction)
+
+
+def _integer_values(format: Format, site: str) -> IntegerValues:
+    try:
+        return integer_values(format)
+    except ValueError as error:
+        raise ValueError(f"site {site!r}: {error}") from None
 
 
 def _exponent(scale: Any, what: str) -> Int32[Array, "..."]:

@@ -7,12 +7,13 @@ representation with arbitrary log-base", ICCAD 2018 (doi 10.1145/3240765.3240803
 import functools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, UInt
+from jaxtyping import Array, Bool, Float, Float32, Int32, UInt
 
-from jaxnas.numerics.codebooks import Lookup, entry, nearest, tabulate
+from jaxnas.numerics.codebooks import CLOSEST, Lookup, entry, nearest, tabulate
 from jaxnas.numerics.formats import (
     Pair,
     bracket,
@@ -26,13 +27,27 @@ from jaxnas.numerics.formats import (
 from jaxnas.types import Scale, Values, Words
 
 
+class Antilogarithms(NamedTuple):
+    """The magnitudes of a format at scale one, ascending. NumPy arrays.
+
+    Level i is `values[i]`, written as the exponent field `fields[i]`. A magnitude is
+    on the level whose index is how many thresholds lie below it.
+    """
+
+    values: Float32[np.ndarray, " levels"]
+    fields: Int32[np.ndarray, " levels"]
+    thresholds: Float32[np.ndarray, " levels-1"]
+    level: Int32[np.ndarray, " fields"]  # by exponent field
+
+
 @dataclass(frozen=True, kw_only=True)
 class Logarithmic:
-    """A sign and an exponent: value = +-scale * base**(m - M), nearest exponent.
+    """A sign and an exponent: value = +-scale * p(m), p(m) = base**(m - M).
 
     m is the exponent field, M its largest value. The nearest exponent minimises the
-    relative error (half-way in the logarithm), and magnitudes beyond M saturate.
-    Flipping bit k of m multiplies the value by base**(+-2**k) between nonzero words.
+    relative error (half-way in the logarithm, where the smaller magnitude is taken),
+    and magnitudes beyond M saturate. Flipping bit k of m multiplies the value by
+    base**(+-2**k) between nonzero words.
 
     zero: with a zero code m = 0 stands for zero, magnitudes below m = 1/2 and NaN
         become zero, and so do negative numbers where there is no sign. Alias: the
@@ -40,28 +55,53 @@ class Logarithmic:
         any other exponent, no two words are equal, and all that would become zero
         becomes the least magnitude instead: 0 and NaN with a positive sign, negative
         numbers with a negative one if there is a sign.
+    fraction: None, or the width F of the binary fraction to which powers are rounded,
+        p(m) = round(2**F base**(m - M)) / 2**F, as the table and the shift of a chip
+        give them. All values are then integers times scale * 2**-F, so that products
+        and sums are those of integers. More aliases: exponents that round to the same
+        number, of which the least is written; those that round to zero. The law of
+        flipped bits holds up to that rounding.
 
-    Raises ValueError for a width outside 2..16 and for a base that is not finite and
-    above 1, or whose powers collide or underflow in float32.
+    Raises ValueError for a width outside 2..16; for a base that is not finite and above
+    1, or whose powers collide or underflow in float32; for a fraction outside 1..16, or
+    one at which no zero code stands for the zeros that it makes.
     """
 
     bits: int
     base: float
     signed: bool = True
     zero: bool = True
+    fraction: int | None = None
 
     def __post_init__(self):
         check_width(self)
         check_base(self.base)
-        powers = _powers(self.bits, self.base, self.signed, self.zero)
-        powers = powers[: self._largest + 1]
+        powers = _powers(self)
         least = powers[int(self.zero)]
-        if least < np.finfo(np.float32).tiny or not (np.diff(powers) > 0).all():
+        if (
+            least < np.finfo(np.float32).tiny
+            or (np.diff(powers) <= CLOSEST * powers[1:]).any()
+        ):
             steepest = 2 ** (126 / max(self._largest - self.zero, 1))
             raise ValueError(
                 f"base {self.base} with {self._largest} exponents leaves float32: some "
                 "powers collide or underflow; take fewer bits or a base between "
-                f"{1 + 2**-22:.8g} and {steepest:.8g}"
+                f"{1 + 2**-19:.8g} and {steepest:.8g}"
+            )
+        if self.fraction is not None:
+            self._check_fraction(least)
+
+    def _check_fraction(self, least: np.floating) -> None:
+        if not 1 <= self.fraction <= 16:
+            raise ValueError(
+                f"powers of {self.fraction} fraction bits; expected 1 to 16, or None "
+                "for powers that are not rounded"
+            )
+        if not self.zero and least * 2**self.fraction <= 0.5:
+            raise ValueError(
+                f"the least power of base {self.base}, {least:.3g}, rounds to zero at "
+                f"{self.fraction} fraction bits, and zero=False leaves no word for "
+                "zero; take more fraction bits, a smaller base, or zero=True"
             )
 
     @property
@@ -79,58 +119,71 @@ class Logarithmic:
         return True
 
     def encode(self, x: Values, scale: Scale) -> UInt[Array, "..."]:
-        return self._word(x, opaque(scale)).astype(word_dtype(self.bits))
+        level, negative = self._level(in_units(x, opaque(scale)))
+        field = entry(antilogarithms(self).fields, level)
+        word = jnp.where(negative, field | (self._largest + 1), field)
+        return word.astype(word_dtype(self.bits))
 
     def decode(self, words: Words, scale: Scale) -> Float32[Array, "..."]:
-        return self._value(integers(words, self.bits)) * opaque(scale)
+        # Powers from a float64 table, not from exp2: the table is exact to half a unit
+        # in the last place on every device, and measured as fast on CPU.
+        word = integers(words, self.bits)
+        return entry(_decoded(self), word) * opaque(scale)
 
     def quantize(self, x: Values, scale: Scale) -> Float32[Array, "..."]:
         scale = opaque(scale)
-        return self._value(self._word(x, scale)) * scale
+        level, negative = self._level(in_units(x, scale))
+        magnitude = entry(antilogarithms(self).values, level)
+        return jnp.where(negative, -magnitude, magnitude) * scale
 
     def neighbours(self, x: Values, scale: Scale) -> Pair:
-        scale, sign = opaque(scale), self._largest + 1
-        word = self._word(x, scale)
-        # Ascending: the negative words downwards, then the others. With a zero code
-        # the negative zero has no rank; without one, ranks -1 and 0 are +-least.
-        rank = jnp.where(word & sign, sign - word - (not self.zero), word)
-        lowest = (1 - sign - (not self.zero)) if self.signed else 0
-        below = jnp.maximum(rank - 1, lowest)
-        above = jnp.minimum(rank + 1, self._largest)
-        ranks = [self._ranked(each) * scale for each in (rank, below, above)]
-        return bracket(x, *ranks)
+        scale, values = opaque(scale), antilogarithms(self).values
+        level, negative = self._level(in_units(x, scale))
+        # Ascending: the negative levels downwards, then the others. Without a zero,
+        # ranks -1 and 0 are +-least.
+        apart = int(values[0] > 0)
+        rank = jnp.where(negative, -level - apart, level)
+        last = len(values) - 1
+        below = jnp.maximum(rank - 1, -last - apart if self.signed else 0)
+        above = jnp.minimum(rank + 1, last)
+
+        def ranked(rank):
+            level = jnp.where(rank < 0, -rank - apart, rank)
+            magnitude = entry(values, level)
+            return jnp.where(rank < 0, -magnitude, magnitude) * scale
+
+        return bracket(x, ranked(rank), ranked(below), ranked(above))
 
     def bounds(self, scale: Scale) -> Pair:
         scale = opaque(scale)
         if self.signed:
             return -scale, scale
-        return float(_powers(self.bits, self.base, False, self.zero)[0]) * scale, scale
+        return float(antilogarithms(self).values[0]) * scale, scale
 
     @property
     def _largest(self) -> int:
         return (1 << (self.bits - self.signed)) - 1
 
-    def _word(self, x: Values, scale: Float32[Array, "..."]) -> Array:
-        # Rounded before M is added, so that no compiler can fuse the product and the
-        # sum: a fused one would round ties in another way than the separate two.
-        units = in_units(x, scale)
-        octaves = jnp.log(jnp.abs(units))
-        exponent = self._largest + jnp.round(octaves * (1 / math.log(self.base)))
-        exponent = jnp.clip(exponent, 0, self._largest)
-        exponent = jnp.where(exponent > 0, exponent, 0).astype(jnp.int32)  # drops NaN
-        negative = (units < 0) & ((exponent > 0) | (not self.zero))
+    def _level(self, units: Array) -> tuple[Int32[Array, "..."], Bool[Array, "..."]]:
+        """The level of each magnitude, and whether the number is negative."""
+        table, magnitude = antilogarithms(self), jnp.abs(units)
+        last = len(table.values) - 1
+        # A logarithm finds the level or one beside it; the thresholds decide, so that
+        # no compiler and no device rounds another way.
+        octaves = jnp.log(magnitude) * (1 / math.log(self.base))
+        guess = jnp.clip(self._largest + jnp.round(octaves), 0, self._largest)
+        guess = jnp.where(guess > 0, guess, 0).astype(jnp.int32)  # drops NaN
+        level = guess if last == self._largest else entry(table.level, guess)
+        padded = np.concatenate([[-np.inf], table.thresholds, [np.inf]])
+        padded = padded.astype(np.float32)
+        up = magnitude > entry(padded, level + 1)
+        down = magnitude <= entry(padded, level)
+        level = level + up.astype(jnp.int32) - down.astype(jnp.int32)
+        negative = (units < 0) & ((level > 0) | bool(table.values[0] > 0))
         if not self.signed:
-            return jnp.where(negative, 0, exponent)
-        return jnp.where(negative, exponent | (self._largest + 1), exponent)
-
-    def _ranked(self, rank: Array) -> Float32[Array, "..."]:
-        sign = self._largest + 1
-        return self._value(jnp.where(rank < 0, sign - rank - (not self.zero), rank))
-
-    def _value(self, word: Array) -> Float32[Array, "..."]:
-        # Powers from a float64 table, not from exp2: the table is exact to half a unit
-        # in the last place on every device, and measured as fast on CPU.
-        return entry(_powers(self.bits, self.base, self.signed, self.zero), word)
+            level = jnp.where(units < 0, 0, level)
+            negative = jnp.zeros_like(negative)
+        return level, negative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,16 +275,45 @@ def check_base(base: float) -> None:
 
 
 @functools.lru_cache
-def _powers(
-    bits: int, base: float, signed: bool, zero: bool
-) -> Float32[np.ndarray, " words"]:
-    """Value of every logarithmic word at scale one."""
-    largest = (1 << (bits - signed)) - 1
-    powers = np.float64(base) ** (np.arange(largest + 1) - largest)
-    if zero:
+def _powers(format: Logarithmic) -> Float[np.ndarray, " fields"]:
+    """base**(m - M) by exponent field, exact, and zero where that is meant."""
+    largest = format._largest
+    powers = np.float64(format.base) ** (np.arange(largest + 1) - largest)
+    if format.zero:
         powers[0] = 0
-    table = np.concatenate([powers, -powers]) if signed else powers
-    return (table + 0.0).astype(np.float32)  # + 0.0: no negative zero
+    return powers
+
+
+@functools.lru_cache
+def antilogarithms(format: Logarithmic) -> Antilogarithms:
+    """The magnitudes that words of a format stand for, and where they part."""
+    powers = _powers(format)
+    read = powers.astype(np.float32)
+    if format.fraction is not None:
+        read = np.rint(np.ldexp(powers, format.fraction)) * 2.0**-format.fraction
+        read = read.astype(np.float32)
+    values, fields, level = np.unique(read, return_index=True, return_inverse=True)
+    # Parted half-way in the logarithm; zero and the least power half an exponent below.
+    exact = powers if format.fraction is None else values.astype(np.float64)
+    low, high = exact[:-1], exact[1:]
+    # The least power itself may have been rounded down.
+    least = min(powers[fields[1]], exact[1])
+    edge = least / np.sqrt(np.float64(format.base))
+    middle = np.where(low > 0, np.sqrt(low) * np.sqrt(high), edge)
+    thresholds = middle.astype(np.float32)
+    above = thresholds > middle
+    thresholds[above] = np.nextafter(thresholds[above], np.float32(0))
+    fields, level = fields.astype(np.int32), level.astype(np.int32)
+    return Antilogarithms(values, fields, thresholds, level)
+
+
+@functools.lru_cache
+def _decoded(format: Logarithmic) -> Float32[np.ndarray, " words"]:
+    """Value of every word at scale one."""
+    table = antilogarithms(format)
+    magnitudes = table.values[table.level]
+    negative = -magnitudes + np.float32(0)  # no negative zero
+    return np.concatenate([magnitudes, negative]) if format.signed else magnitudes
 
 
 @functools.lru_cache

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1] / "jaxnas"
 ORDER = """
 types trees jaxprs rewriting devices switches
 numerics.formats numerics.words numerics.fixed_point numerics.codebooks
-numerics.logarithmic numerics.floats numerics.exponents numerics.posits
+numerics.logarithmic numerics.two_terms numerics.floats numerics.exponents
+numerics.posits
 numerics.primitives numerics.calibration numerics.blocks
 numerics.histograms numerics.observers numerics.learned
 numerics.rules numerics.provenance numerics.planning numerics.models numerics.scales

@@ -16,10 +16,14 @@ from jaxnas.numerics.two_terms import TwoTermLogarithmic
 from jaxnas.numerics.words import all_words
 
 TWO_TERMS = [
-    TwoTermLogarithmic(bits=bits, base=2.0 if bits < 14 else 1.9, signed=bits % 2 == 1)
-    for bits in range(2, 16)
-] + [TwoTermLogarithmic(bits=9, base=2**0.5), TwoTermLogarithmic(bits=11, base=1.3)]
-WITHOUT_NEAR_SUMS = [*TWO_TERMS[:8], TWO_TERMS[14]]
+    TwoTermLogarithmic(bits=bits, base=base, signed=bits % 2 == 1)
+    for bits in (5, 8, 10, 11, 15)
+    for base in (2.0, 2**0.5)
+] + [
+    TwoTermLogarithmic(bits=2, base=1.9, signed=False),
+    TwoTermLogarithmic(bits=11, base=1.3),
+]
+every_format = pytest.mark.parametrize("format", TWO_TERMS, ids=name_of)
 
 
 def by_hand(format, words):
@@ -30,30 +34,29 @@ def by_hand(format, words):
     powers[0] = 0
     rest = words.astype(np.int64) % sign
     magnitude = powers[rest >> width] + powers[rest % (1 << width)]
+    magnitude = magnitude.astype(np.float32).astype(np.float64)  # what can be read
     return np.where((words >= sign) & (magnitude != 0), -magnitude, magnitude)
 
 
 def smallest_alias(format, words):
-    """Of all words whose values agree, the smallest."""
+    """Of all words that read the same, the smallest."""
     values = by_hand(format, np.arange(1 << format.bits))
-    agree = np.isclose(values[:, None], values[None, :], rtol=1e-9, atol=0)
-    return agree.argmax(axis=1)[words]
+    _, first, number = np.unique(values, return_index=True, return_inverse=True)
+    return first[number][words]
 
 
-@pytest.mark.parametrize("format", WITHOUT_NEAR_SUMS, ids=name_of)
+@every_format
 def test_every_pair_of_terms_decodes_and_encodes_back(format):
-    check_words(format, by_hand, smallest_alias)
+    check_words(format, by_hand, smallest_alias, scale=4.0)
 
 
-@pytest.mark.parametrize("format", TWO_TERMS, ids=name_of)
-def test_every_pair_of_terms_decodes_and_encodes_to_a_number_as_good_as_equal(format):
+@every_format
+def test_every_number_comes_back_at_any_scale(format):
     words = np.asarray(all_words(format.bits))
     values = np.asarray(format.decode(words, 1.3))
     expected = by_hand(format, words).astype(np.float32) * np.float32(1.3)
     np.testing.assert_array_equal(values, expected)
-    back = np.asarray(format.quantize(values, 1.3))
-    np.testing.assert_allclose(back, values, rtol=2.0**-20, atol=0)
-    np.testing.assert_array_equal(format.quantize(back, 1.3), back)
+    np.testing.assert_array_equal(format.quantize(values, 1.3), values)
 
 
 def test_two_equal_terms_and_exchanged_fields_are_written_as_one_word():
@@ -64,23 +67,32 @@ def test_two_equal_terms_and_exchanged_fields_are_written_as_one_word():
     np.testing.assert_array_equal(back, expected)
 
 
-@pytest.mark.parametrize("format", TWO_TERMS[:8], ids=name_of)  # no near values
+def test_a_second_term_counts_as_long_as_float32_can_hold_the_sum():
+    format = TwoTermLogarithmic(bits=11, base=2.0)
+    words = ((31 - np.arange(1, 31)) << 5 | 31).astype(np.uint16)
+    value = np.asarray(format.decode(words, 1.0))
+    assert (value[:23] > 1).all() and (value[23:] == 1).all()
+    back = format.encode(value, 1.0)
+    np.testing.assert_array_equal(back, np.where(value > 1, words, 31))
+
+
+@every_format
 def test_nearest_sum_is_taken_and_of_two_the_smaller(format):
     check_nearest(format, by_hand, smaller_magnitude)
 
 
-@pytest.mark.parametrize("format", TWO_TERMS[:8], ids=name_of)
+@pytest.mark.parametrize("format", TWO_TERMS[::3], ids=name_of)
 def test_neighbours_hold_the_number_between_them(format):
-    check_neighbours(format)
+    check_neighbours(format, scale=4.3)
 
 
-@pytest.mark.parametrize("format", TWO_TERMS, ids=name_of)
+@every_format
 def test_bounds_are_the_extreme_words_and_fields_cover_the_word(format):
     check_bounds_and_fields(format)
 
 
 def test_quantize_is_decode_of_encode():
-    check_quantize(TwoTermLogarithmic(bits=7, base=2**0.5))
+    check_quantize(TwoTermLogarithmic(bits=11, base=2.0))
 
 
 def test_span_is_the_peak_in_scales():

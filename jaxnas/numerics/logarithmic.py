@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, UInt
 
-from jaxnas.numerics.codebooks import entry
 from jaxnas.numerics.formats import (
     Pair,
     bracket,
@@ -23,6 +22,7 @@ from jaxnas.numerics.formats import (
     signed_fields,
     word_dtype,
 )
+from jaxnas.numerics.lookups import entry
 from jaxnas.types import Scale, Values, Words
 
 

@@ -12,16 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, UInt
 
-from jaxnas.numerics.codebooks import Lookup, entry, nearest, tabulate
 from jaxnas.numerics.formats import (
     Pair,
     check_width,
-    in_units,
     integers,
     opaque,
     word_dtype,
 )
 from jaxnas.numerics.logarithmic import check_base
+from jaxnas.numerics.lookups import Lookup, entry, tabulate
 from jaxnas.types import Scale, Values, Words
 
 
@@ -36,8 +35,12 @@ class TwoTermLogarithmic:
     magnitude; NaN becomes zero, negative numbers too where there is no sign.
 
     Aliases: exchanged fields; the negative zero; sums that agree, as 2**-1 + 2**-1 and
-    2**0 + 0. Of the words for one value the smallest is written: m1 <= m2 and a single
-    power rather than two. Values less than 2**-20 above another are never written.
+    2**0 + 0, or that float32 cannot tell apart, as 2**0 + 2**-24 and 2**0 + 0. Of the
+    words for one number the smallest is written: m1 <= m2 and a single power rather
+    than two. All other sums are written, whatever lies beside them. At scales that are
+    no powers of two numbers are rounded: each still comes back as the same number, not
+    always in the same word where two round to one, and which of the two numbers around
+    x is nearer is judged to 2**-22 of x.
     Flipping bit k of a nonzero exponent multiplies its term by base**(+-2**k) unless it
     becomes zero.
 
@@ -80,17 +83,15 @@ class TwoTermLogarithmic:
         return True
 
     def encode(self, x: Values, scale: Scale) -> UInt[Array, "..."]:
-        table = _two_terms(self)
-        index = nearest(table, in_units(x, opaque(scale)))
-        return entry(table.words, index).astype(word_dtype(self.bits))
+        word = _two_terms(self).encode(x, opaque(scale))
+        return word.astype(word_dtype(self.bits))
 
     def decode(self, words: Words, scale: Scale) -> Float32[Array, "..."]:
         word = integers(words, self.bits)
         return entry(_two_terms(self).decoded, word) * opaque(scale)
 
     def quantize(self, x: Values, scale: Scale) -> Float32[Array, "..."]:
-        table, scale = _two_terms(self), opaque(scale)
-        return entry(table.values, nearest(table, in_units(x, scale))) * scale
+        return _two_terms(self).quantize(x, opaque(scale))
 
     def neighbours(self, x: Values, scale: Scale) -> Pair:
         return _two_terms(self).neighbours(x, opaque(scale))

@@ -60,7 +60,7 @@ def two_powers(x, scale):
 
 
 def search(values):
-    """The value nearest to x, by the faster of the ways that searchsorted knows."""
+    """The value nearest to x; few are all compared, which is faster than a scan."""
     values = jnp.asarray(values)
     middle = (values[1:] + values[:-1]) / 2
 
@@ -160,6 +160,7 @@ def write(rows: list[dict], arguments: argparse.Namespace) -> None:
         "python": platform.python_version(),
         "devices": [device.device_kind for device in jax.devices()],
         "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
     }
     (HERE / "results").mkdir(exist_ok=True)
     path = HERE / "results" / "quantize_speed.json"

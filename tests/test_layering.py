@@ -10,8 +10,9 @@ ROOT = Path(__file__).parents[1] / "jaxnas"
 # A module may import only modules that stand before it.
 ORDER = """
 types trees jaxprs rewriting devices switches
-numerics.formats numerics.words numerics.fixed_point numerics.codebooks
-numerics.logarithmic numerics.floats numerics.exponents numerics.posits
+numerics.formats numerics.words numerics.lookups numerics.fixed_point
+numerics.codebooks numerics.logarithmic numerics.two_terms numerics.floats
+numerics.exponents numerics.posits
 numerics.primitives numerics.calibration numerics.blocks
 numerics.histograms numerics.observers numerics.learned
 numerics.rules numerics.provenance numerics.planning numerics.models numerics.scales

@@ -11,9 +11,10 @@ import pytest
 
 from jaxnas.numerics.fixed_point import FixedPoint
 from jaxnas.numerics.floats import IEEE, MiniFloat
-from jaxnas.numerics.logarithmic import Logarithmic, TwoTermLogarithmic
+from jaxnas.numerics.logarithmic import Logarithmic
 from jaxnas.numerics.posits import Posit
 from jaxnas.numerics.primitives import quantize, quantize_p
+from jaxnas.numerics.two_terms import TwoTermLogarithmic
 
 FORMATS = [
     FixedPoint(bits=6),

@@ -24,7 +24,6 @@ from jaxnas.numerics.formats import Format as Format
 from jaxnas.numerics.formats import word_dtype as word_dtype
 from jaxnas.numerics.integers import integer as integer
 from jaxnas.numerics.logarithmic import Logarithmic as Logarithmic
-from jaxnas.numerics.logarithmic import TwoTermLogarithmic as TwoTermLogarithmic
 from jaxnas.numerics.models import quantize_model as quantize_model
 from jaxnas.numerics.observers import Observer as Observer
 from jaxnas.numerics.posits import Posit as Posit
@@ -33,6 +32,7 @@ from jaxnas.numerics.primitives import quantize_p as quantize_p
 from jaxnas.numerics.rules import Rule as Rule
 from jaxnas.numerics.scales import calibrate as calibrate
 from jaxnas.numerics.scales import with_scales as with_scales
+from jaxnas.numerics.two_terms import TwoTermLogarithmic as TwoTermLogarithmic
 from jaxnas.numerics.words import all_words as all_words
 from jaxnas.numerics.words import bit_planes as bit_planes
 from jaxnas.numerics.words import field as field

@@ -1,17 +1,15 @@
-"""Codebooks: formats that are lists of numbers, and the search for the nearest one.
+"""Codebooks: formats that are lists of numbers.
 
-A list of any length is searched through its decision thresholds, exactly: every tie
-falls as stated. Ternary words follow Li et al., "Ternary weight networks",
-arXiv:1605.04711; binary ones Courbariaux et al., "BinaryConnect", arXiv:1511.00363.
+Ternary words follow Li et al., "Ternary weight networks", arXiv:1605.04711; binary ones
+Courbariaux et al., "BinaryConnect", arXiv:1511.00363.
 """
 
 import functools
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Int32, Num, UInt
+from jaxtyping import Array, Float32, UInt
 
 from jaxnas.numerics.formats import (
     Pair,
@@ -22,85 +20,11 @@ from jaxnas.numerics.formats import (
     signed_fields,
     word_dtype,
 )
+from jaxnas.numerics.lookups import Lookup, entry, tabulate
 from jaxnas.types import Scale, Values, Words
 
 CLOSEST = 2.0**-20
-"""Of numbers nearer to each other, relatively, only the lowest is written: a real scale
-must not move a decoded number over a threshold, and costs three units in the last
-place."""
-
-EQUAL = 2.0**-23
-"""Numbers as near as this are one number with several words."""
-
-COMPARED = 32
-"""Up to so many thresholds are all compared with x; more are searched by bisection."""
-
-
-class Lookup(NamedTuple):
-    """The decodable numbers at scale one. NumPy arrays, hence constants of a program.
-
-    A number x belongs to the value whose index is how many thresholds lie below x.
-    """
-
-    decoded: Float32[np.ndarray, " words"]  # by word
-    values: Float32[np.ndarray, " values"]  # distinct, ascending
-    words: Int32[np.ndarray, " values"]  # the smallest word of each value
-    thresholds: Float32[np.ndarray, " values-1"]
-
-    def neighbours(self, x: Values, scale: Float32[Array, "..."]) -> Pair:
-        """`Format.neighbours` for values that are these times an opaque scale."""
-        index = nearest(self, in_units(x, scale))
-        last = len(self.values) - 1
-        around = (index, jnp.maximum(index - 1, 0), jnp.minimum(index + 1, last))
-        return bracket(x, *(entry(self.values, each) * scale for each in around))
-
-
-def tabulate(decoded: Float[np.ndarray, " words"]) -> Lookup:
-    """The lookup of a format whose word w stands for `decoded[w]`.
-
-    Of two equally near values the one of smaller magnitude is nearest, of +-v it is +v.
-    """
-    words, first = [], -np.inf
-    for word in np.argsort(decoded, kind="stable"):
-        gap, size = decoded[word] - first, max(abs(decoded[word]), abs(first))
-        if gap > CLOSEST * size or not words:
-            words.append(word)
-            first = decoded[word]
-        elif gap <= EQUAL * size:
-            words[-1] = min(words[-1], word)
-    decoded = decoded.astype(np.float32) + np.float32(0)  # no negative zero
-    values = decoded[words]
-    return Lookup(decoded, values, np.asarray(words, np.int32), _thresholds(values))
-
-
-def _thresholds(values: np.ndarray) -> np.ndarray:
-    # x > t must hold for a float32 x exactly where x is nearer to the upper value. So
-    # t is the largest float32 not above the middle, and below it if the middle itself
-    # belongs to the upper value.
-    low, high = values[:-1].astype(np.float64), values[1:].astype(np.float64)
-    middle = (low + high) / 2
-    rounded = middle.astype(np.float32)
-    below = np.nextafter(rounded, np.float32(-np.inf))
-    upwards = (abs(high) <= abs(low)) & (rounded == middle)
-    thresholds = np.where(upwards | (rounded > middle), below, rounded)
-    # XLA takes subnormal numbers for zero: the threshold below zero must be normal.
-    tiny = np.finfo(np.float32).tiny
-    return np.where((-tiny < thresholds) & (thresholds < 0), -tiny, thresholds)
-
-
-def nearest(table: Lookup, x: Values) -> Int[Array, "..."]:
-    """The index of the value nearest to x; NaN counts as zero."""
-    x = jnp.where(jnp.isnan(x), 0, x)
-    compared = len(table.thresholds) <= COMPARED
-    method = "compare_all" if compared else "scan_unrolled"
-    return jnp.searchsorted(jnp.asarray(table.thresholds), x, method=method)
-
-
-def entry(
-    table: Num[np.ndarray, " entries"], index: Int[Array, "..."]
-) -> Num[Array, "..."]:
-    """table[index], for an index known to lie inside."""
-    return jnp.asarray(table).at[index].get(mode="promise_in_bounds")
+"""A threshold nearer to one than this might stop a decoded scale from coming back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +33,10 @@ class Codebook:
 
     The nearest value is taken; of two equally near ones that of smaller magnitude, of
     +-v the positive one. NaN counts as zero. With fewer values than words, repeat one
-    to say what the surplus words read. Aliases: repeated values, of which the first is
-    written, and values less than 2**-20 above another, which never are.
+    to say what the surplus words read. Aliases: values that are equal in float32, of
+    which the first is written. Scales that are no powers of two can round values beside
+    one another to one number, which then has either word, and which of the two numbers
+    around x is nearer is judged to 2**-22 of x.
 
     Raises ValueError unless there are 2, 4, 8, ... or 65536 values, all of them zero or
     normal float32 numbers and not all equal.
@@ -154,17 +80,15 @@ class Codebook:
         return True
 
     def encode(self, x: Values, scale: Scale) -> UInt[Array, "..."]:
-        table = _listed(self.values)
-        index = nearest(table, in_units(x, opaque(scale)))
-        return entry(table.words, index).astype(word_dtype(self.bits))
+        word = _listed(self.values).encode(x, opaque(scale))
+        return word.astype(word_dtype(self.bits))
 
     def decode(self, words: Words, scale: Scale) -> Float32[Array, "..."]:
         word = integers(words, self.bits)
         return entry(_listed(self.values).decoded, word) * opaque(scale)
 
     def quantize(self, x: Values, scale: Scale) -> Float32[Array, "..."]:
-        table, scale = _listed(self.values), opaque(scale)
-        return entry(table.values, nearest(table, in_units(x, scale))) * scale
+        return _listed(self.values).quantize(x, opaque(scale))
 
     def neighbours(self, x: Values, scale: Scale) -> Pair:
         return _listed(self.values).neighbours(x, opaque(scale))

@@ -17,9 +17,10 @@ from jaxnas.numerics.exponents import PowerOfTwo
 from jaxnas.numerics.fixed_point import FixedPoint
 from jaxnas.numerics.floats import IEEE, MiniFloat
 from jaxnas.numerics.formats import Format, word_dtype
-from jaxnas.numerics.logarithmic import Logarithmic, TwoTermLogarithmic
+from jaxnas.numerics.logarithmic import Logarithmic
 from jaxnas.numerics.posits import Posit
 from jaxnas.numerics.primitives import Stored
+from jaxnas.numerics.two_terms import TwoTermLogarithmic
 
 VERSION = 1
 FORMATS = (

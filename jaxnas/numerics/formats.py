@@ -12,8 +12,8 @@ as long as the scale and every magnitude met are normal float32 numbers. NaN enc
 to zero where a format has no word for it; infinities saturate unless a format says
 otherwise.
 
-This module holds what they share; fixed_point, logarithmic, floats, exponents,
-codebooks and posits hold the formats.
+This module holds what they share; fixed_point, codebooks, logarithmic, two_terms,
+floats, exponents and posits hold the formats.
 """
 
 from typing import Any, Protocol, runtime_checkable

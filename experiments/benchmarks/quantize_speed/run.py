@@ -1,10 +1,11 @@
 """What does quantising cost beside the plain arithmetic that it stands for?
 
 Ten million float32 numbers are quantised by every family of formats, compiled, and by
-plain jnp arithmetic of the same kind: a clipped rounding for grids and code books,
-logarithm and power for exponents and posits, a reduction of precision for floats. The
-two run in alternate rounds in one process; the ratio is that of the medians. Bytes
-accessed are those of the compiled module, beside one read and one write. Usage:
+plain jnp arithmetic of the same kind: a clipped rounding for grids, logarithm and power
+for exponents and posits, both twice for two terms, a reduction of precision for floats,
+a nearest-value search for code books. The two run in alternate rounds in one process;
+the ratio is that of the medians. Bytes accessed are those of the compiled module,
+beside one read and one write. Usage:
 
     python experiments/benchmarks/quantize_speed/run.py [--elements N] [--rounds N]
 """
@@ -49,6 +50,32 @@ def powers(x, scale):
     return jnp.sign(x) * jnp.where(exponent < -126.5, 0, power) * scale
 
 
+def two_powers(x, scale):
+    """The largest power of two in it, then the power nearest to the rest."""
+    magnitude = jnp.abs(x) * (1 / scale)
+    first = jnp.exp2(jnp.clip(jnp.floor(jnp.log2(magnitude)), -14, 0))
+    exponent = jnp.round(jnp.log2(magnitude - first))
+    second = jnp.where(exponent > -14.5, jnp.exp2(jnp.minimum(exponent, 0)), 0)
+    return jnp.sign(x) * jnp.where(magnitude < 2**-14.5, 0, first + second) * scale
+
+
+def search(values):
+    """The value nearest to x; few are all compared, which is faster than a scan."""
+    values = jnp.asarray(values)
+    middle = (values[1:] + values[:-1]) / 2
+
+    def search(x, scale):
+        method = "compare_all" if len(values) <= 32 else "scan"
+        return values[jnp.searchsorted(middle, x * (1 / scale), method=method)] * scale
+
+    return search
+
+
+def sign(x, scale):
+    """One of two numbers."""
+    return jnp.where(x < 0, -1, 1) * scale
+
+
 def cast(dtype):
     """There and back; a reduction of precision that XLA does not cancel."""
     info = jnp.finfo(dtype)
@@ -59,20 +86,23 @@ def cast(dtype):
     return there_and_back
 
 
-NORMAL = tuple(i / 8 - 1 for i in range(16))
+GRID = tuple(i / 8 - 1 for i in range(16))
+NORMAL = tuple(statistics.NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256))
 E4M3 = MiniFloat(exponent=4, mantissa=3, specials="nan_only")
 CASES = {
     "fixed_point_8": (FixedPoint(bits=8), grid),
     "offset_binary_8": (FixedPoint(bits=8, code="offset_binary"), grid),
     "logarithmic_8": (Logarithmic(bits=8, base=2**0.125), powers),
-    "two_terms_9": (TwoTermLogarithmic(bits=9, base=2.0), powers),
+    "two_terms_9": (TwoTermLogarithmic(bits=9, base=2.0), two_powers),
+    "two_terms_15": (TwoTermLogarithmic(bits=15, base=2.0), two_powers),
     "float16": (IEEE(name="float16"), cast(jnp.float16)),
     "bfloat16": (IEEE(name="bfloat16"), cast(jnp.bfloat16)),
     "e4m3": (E4M3, cast(jnp.float8_e4m3fn)),
     "power_of_two_8": (PowerOfTwo(), cast(jnp.bfloat16)),
-    "codebook_4": (Codebook(values=NORMAL), grid),
+    "codebook_4": (Codebook(values=GRID), search(GRID)),
+    "codebook_8": (Codebook(values=NORMAL), search(NORMAL)),
     "ternary": (Ternary(), grid),
-    "binary": (Binary(), grid),
+    "binary": (Binary(), sign),
     "posit_8": (Posit(bits=8), powers),
 }
 
@@ -130,6 +160,7 @@ def write(rows: list[dict], arguments: argparse.Namespace) -> None:
         "python": platform.python_version(),
         "devices": [device.device_kind for device in jax.devices()],
         "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
     }
     (HERE / "results").mkdir(exist_ok=True)
     path = HERE / "results" / "quantize_speed.json"

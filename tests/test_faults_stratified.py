@@ -10,6 +10,7 @@ from jaxnas.faults.means import moments_of
 from jaxnas.faults.sampling_plans import (
     neyman_allocation,
     proportional_allocation,
+    sample_size,
     second_phase,
 )
 from jaxnas.faults.statistics import wilson_interval
@@ -59,6 +60,26 @@ def test_coverage_of_the_exhaustive_truth(share, allocation):
     assert 0.93 <= coverage(estimate, truth) <= 0.97
     error = np.std(estimate.value) / np.sqrt(CAMPAIGNS)
     assert abs(np.mean(estimate.value) - truth) < 4 * error
+
+
+# Weights per layer of ResNet-20, and in thousandths of a percent the stuck-at faults of
+# their 32 bits that changed a prediction in the exhaustive campaign of Ruospo, Gavarini
+# and others, DATE 2023.
+RESNET = [432, *[2304] * 6, 4608, *[9216] * 5, 18432, *[36864] * 5, 640]
+CRITICAL = [1456, 652, 625, 594, 742, 1407, 1237, 703, 1389, 1355]
+CRITICAL += [1289, 1409, 1305, 662, 1244, 1309, 1088, 1303, 1067, 694]
+
+
+@pytest.mark.parametrize("margin", [0.01, 0.003])
+def test_coverage_of_a_published_exhaustive_campaign(margin):
+    populations = 64 * np.array(RESNET)
+    critical = np.rint(populations * np.array(CRITICAL) / 1e5).astype(int)
+    total = int(sample_size(int(populations.sum()), margin, 1.96, 0.012))
+    trials = proportional_allocation(total, populations)
+    successes = draw(np.random.default_rng(6), populations, critical, trials)
+    found = stratified_share(successes, trials, populations)
+    assert 0.93 <= coverage(found, critical.sum() / populations.sum()) <= 0.97
+    assert np.mean(found.high - found.low) / 2 < 1.25 * margin
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3])

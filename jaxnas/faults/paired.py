@@ -81,13 +81,15 @@ def clustered_paired_interval(
     _check_pairs(gains, losses, size)
     check_confidence(confidence)
     trials = gains.shape[-1]
+    if size == 1:
+        return _tango(gains.sum(-1), losses.sum(-1), trials, confidence)
     gain, loss = gains.mean(-1) / size, losses.mean(-1) / size
     independent = (gain + loss - (gain - loss) ** 2) / size
     between = ((gains - losses) / size).var(-1, ddof=1)
     effect = np.maximum(between / np.where(independent > 0, independent, 1), 1)
     upper = (1 + confidence) / 2
     estimated = (stats.norm.ppf(upper) / stats.t.ppf(upper, trials - 1)) ** 2
-    worth = trials * size / effect * (estimated if size > 1 else 1)
+    worth = trials * size / effect * estimated
     return _tango(gain * worth, loss * worth, worth, confidence)
 
 

@@ -48,10 +48,11 @@ def share_rule(
     """Stops when the proportion is known to within `half_width`.
 
     The moments are those of the shares of the trials, of `size` outcomes each that have
-    the faults in common. `minimum` trials are run in any case: none for size 1, where
-    the interval knows its own spread, else 100. Coverage is near the confidence for
-    proportions from `half_width` on; below, it is that of Wilson's interval for very
-    few successes. The interval is at most 2 `half_width` long.
+    the faults in common. `minimum` trials are run in any case: one for size 1, where
+    the proportion alone says the spread, else 200. Coverage is near the confidence for
+    proportions above twice the `half_width`; below, it is that of Wilson's interval for
+    very few successes, which swings about the confidence: ask for a smaller half-width.
+    The interval is at most 2 `half_width` long.
 
     Raises:
       ValueError: a half-width outside (0, 0.5), a confidence outside (0, 1).
@@ -59,7 +60,7 @@ def share_rule(
     _check_width(half_width, 0.5)
     check_confidence(confidence)
     if minimum is None:
-        minimum = 1 if size == 1 else 100
+        minimum = 1 if size == 1 else 200
     quantile = stats.norm.ppf((1 + confidence) / 2)
 
     def done(moments):
@@ -76,7 +77,7 @@ def share_rule(
 
 
 def mean_rule(
-    half_width: float, *, minimum: int = 100, confidence: float = 0.95
+    half_width: float, *, minimum: int = 200, confidence: float = 0.95
 ) -> StoppingRule:
     """Stops when the mean of a metric is known to within `half_width`, in its unit.
 
@@ -109,9 +110,9 @@ def mean_rule(
 def anytime_rule(half_width: float, *, confidence: float = 0.95) -> StoppingRule:
     """Stops on a confidence sequence: covered at all times at once, whoever looks when.
 
-    For shares from 0 to 1, and safe for any number of looks and any reason to stop; the
-    price is an interval about half as wide again, and more coverage than the
-    confidence at the stop. See `confidence_sequence`.
+    For shares from 0 to 1, and safe for any number of looks and any reason to stop. The
+    price is more coverage than asked for at the stop, nearly certainty, and about four
+    times the trials of `share_rule`. See `confidence_sequence`.
 
     Raises:
       ValueError: as `share_rule`.

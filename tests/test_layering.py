@@ -21,7 +21,9 @@ topology tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
 networks.supernet networks.compact networks.materialize networks.references
 data training checkpoints
-faults.masks faults.models faults.injection faults.statistics faults.campaign
+faults.masks faults.models faults.injection faults.statistics faults.means
+faults.sampling_plans faults.stratified faults.sequential faults.paired
+faults.vulnerability faults.campaign
 hardware.systolic hardware.memory
 analysis.resilience
 search.pareto search.morphisms search.objectives search.algorithms search.lemonade

@@ -8,11 +8,32 @@ from jaxnas.faults.masks import Rate as Rate
 from jaxnas.faults.masks import bernoulli_masks as bernoulli_masks
 from jaxnas.faults.masks import bernoulli_positions as bernoulli_positions
 from jaxnas.faults.masks import flips_to_masks as flips_to_masks
+from jaxnas.faults.means import Moments as Moments
+from jaxnas.faults.means import mean_interval as mean_interval
+from jaxnas.faults.means import merge as merge
+from jaxnas.faults.means import moments_of as moments_of
+from jaxnas.faults.means import share_interval as share_interval
 from jaxnas.faults.models import Fault as Fault
 from jaxnas.faults.models import FaultModel as FaultModel
 from jaxnas.faults.models import Flips as Flips
 from jaxnas.faults.models import bit_flips as bit_flips
 from jaxnas.faults.models import chain as chain
+from jaxnas.faults.paired import clustered_paired_interval as clustered_paired_interval
+from jaxnas.faults.paired import mcnemar_test as mcnemar_test
+from jaxnas.faults.paired import mean_difference_interval as mean_difference_interval
+from jaxnas.faults.paired import paired_interval as paired_interval
+from jaxnas.faults.sampling_plans import margin_of_error as margin_of_error
+from jaxnas.faults.sampling_plans import neyman_allocation as neyman_allocation
+from jaxnas.faults.sampling_plans import (
+    proportional_allocation as proportional_allocation,
+)
+from jaxnas.faults.sampling_plans import sample_size as sample_size
+from jaxnas.faults.sampling_plans import second_phase as second_phase
+from jaxnas.faults.sequential import StoppingRule as StoppingRule
+from jaxnas.faults.sequential import anytime_rule as anytime_rule
+from jaxnas.faults.sequential import confidence_sequence as confidence_sequence
+from jaxnas.faults.sequential import mean_rule as mean_rule
+from jaxnas.faults.sequential import share_rule as share_rule
 from jaxnas.faults.statistics import Interval as Interval
 from jaxnas.faults.statistics import (
     clopper_pearson_interval as clopper_pearson_interval,
@@ -21,4 +42,10 @@ from jaxnas.faults.statistics import (
     clustered_wilson_interval as clustered_wilson_interval,
 )
 from jaxnas.faults.statistics import design_effect as design_effect
+from jaxnas.faults.statistics import score_interval as score_interval
 from jaxnas.faults.statistics import wilson_interval as wilson_interval
+from jaxnas.faults.stratified import Estimate as Estimate
+from jaxnas.faults.stratified import stratified_mean as stratified_mean
+from jaxnas.faults.stratified import stratified_share as stratified_share
+from jaxnas.faults.vulnerability import Vulnerability as Vulnerability
+from jaxnas.faults.vulnerability import vulnerability_by as vulnerability_by

@@ -1,8 +1,10 @@
 """Confidence intervals of proportions: accuracies, error and corruption rates.
 
-Wilson, JASA 22 (1927) 209; Clopper and Pearson, Biometrika 26 (1934) 404; for trials
-that share a fault, the effective sample size of Kish, "Survey Sampling" (1965), with
-the degrees of freedom of Korn and Graubard, Survey Methodology 24 (1998) 193.
+Wilson, JASA 22 (1927) 209; Clopper and Pearson, Biometrika 26 (1934) 404; for faults
+drawn without replacement, the finite-population correction of Cochran, "Sampling
+Techniques" (1977), chapters 2 and 3; for trials that share a fault, the effective
+sample size of Kish, "Survey Sampling" (1965), with the degrees of freedom of Korn and
+Graubard, Survey Methodology 24 (1998) 193.
 """
 
 from typing import NamedTuple
@@ -16,31 +18,69 @@ Real = np.floating | Float[np.ndarray, "..."]
 
 
 class Interval(NamedTuple):
-    """Lower and upper limit of a proportion."""
+    """Lower and upper limit of a proportion, a mean or a difference."""
 
     low: Real
     high: Real
 
 
 def wilson_interval(
-    successes: Counts, trials: Counts, confidence: float = 0.95
+    successes: Counts,
+    trials: Counts,
+    confidence: float = 0.95,
+    population: Counts | None = None,
 ) -> Interval:
     """Wilson's score interval of the proportion behind independent trials.
 
     Arrays broadcast. The coverage is the confidence on average over proportions, not
-    for each of them.
+    for each of them. With `population` the trials are distinct members of it and the
+    proportion is that of its members: a census leaves no doubt.
 
     Raises:
-      ValueError: no trials, not 0 <= successes <= trials, or a confidence outside
-        (0, 1).
+      ValueError: no trials, not 0 <= successes <= trials, a confidence outside (0, 1),
+        or more trials than members of the population.
     """
-    _check_counts(successes, trials)
-    _check_confidence(confidence)
-    return _wilson(np.divide(successes, trials), np.asarray(trials), confidence)
+    check_counts(successes, trials)
+    size = finite_trials(trials, population)
+    return score_interval(np.divide(successes, trials), size, confidence)
 
 
-def _wilson(share, size, confidence) -> Interval:
-    """The p with |share - p| <= z sqrt(p (1 - p) / size): roots of a quadratic."""
+def finite_trials(trials: Counts, population: Counts | None) -> Real:
+    """How many independent trials are worth as much as distinct ones of a population.
+
+    n (N - 1) / (N - n): the share of n distinct members has the variance
+    p (1 - p) / n (N - n) / (N - 1). A census is worth infinitely many. Without a
+    population it is the number of trials.
+
+    Raises:
+      ValueError: more trials than members of the population.
+    """
+    if population is None:
+        return np.asarray(trials, float)[()]
+    trials, population = np.asarray(trials, float), np.asarray(population, float)
+    if np.any(trials > population):
+        raise ValueError(
+            f"{trials} trials of a population of {population}; trials without "
+            "replacement are at most the population: omit it for repeated draws"
+        )
+    left = population - trials
+    worth = trials * (population - 1) / np.where(left > 0, left, 1)
+    return np.where(left > 0, worth, np.inf)[()]
+
+
+def score_interval(
+    share: float | Real, size: float | Real, confidence: float = 0.95
+) -> Interval:
+    """The p with |share - p| <= z sqrt(p (1 - p) / size): roots of a quadratic.
+
+    Wilson's interval for a share with the variance of `size` independent outcomes,
+    which need not be a whole number.
+
+    Raises:
+      ValueError: a confidence outside (0, 1).
+    """
+    check_confidence(confidence)
+    share, size = np.asarray(share), np.asarray(size)
     z2 = stats.norm.ppf((1 + confidence) / 2) ** 2
     centre = (share + z2 / (2 * size)) / (1 + z2 / size)
     spread = np.sqrt(z2 * (share * (1 - share) + z2 / (4 * size)) / size)
@@ -52,23 +92,61 @@ def _wilson(share, size, confidence) -> Interval:
 
 
 def clopper_pearson_interval(
-    successes: Counts, trials: Counts, confidence: float = 0.95
+    successes: Counts,
+    trials: Counts,
+    confidence: float = 0.95,
+    population: Counts | None = None,
 ) -> Interval:
     """The exact interval: it covers every proportion at least with the confidence.
+
+    With `population` the trials are distinct members of it: the limits are the least
+    and the greatest number of critical members, over the population, under which
+    neither tail of the hypergeometric law is below (1 - confidence) / 2.
 
     Raises:
       ValueError: as `wilson_interval`.
     """
-    _check_counts(successes, trials)
-    _check_confidence(confidence)
-    successes, trials = np.asarray(successes), np.asarray(trials)
+    check_counts(successes, trials)
+    check_confidence(confidence)
     tail = (1 - confidence) / 2
+    if population is not None:
+        finite_trials(trials, population)
+        counts = (np.asarray(c, np.int64) for c in (successes, trials, population))
+        return _hypergeometric(*np.broadcast_arrays(*counts), tail)
+    successes, trials = np.asarray(successes), np.asarray(trials)
     failures = trials - successes
     # A beta law needs positive parameters: the limits at the ends are set by hand.
     lower = stats.beta.ppf(tail, np.maximum(successes, 1), failures + 1)
     upper = stats.beta.isf(tail, successes + 1, np.maximum(failures, 1))
     low = np.where(successes == 0, 0.0, lower)
     return Interval(low[()], np.where(failures == 0, 1.0, upper)[()])
+
+
+def _hypergeometric(successes, trials, population, tail) -> Interval:
+    """Both limits by bisection: the tails are monotone in the critical members."""
+
+    def enough(critical):
+        return stats.hypergeom.sf(successes - 1, population, critical, trials) > tail
+
+    low = _first(enough, successes, population - (trials - successes))
+    # Failures are the successes of the other members: the same search, mirrored.
+    failures = trials - successes
+
+    def enough_sound(sound):
+        return stats.hypergeom.sf(failures - 1, population, sound, trials) > tail
+
+    sound = _first(enough_sound, failures, population - successes)
+    return Interval((low / population)[()], (1 - sound / population)[()])
+
+
+def _first(holds, low, high):
+    """The first integer in [low, high], elementwise, from which on a test holds."""
+    while np.any(low < high):
+        middle = (low + high) // 2
+        held = holds(middle)
+        low, high = np.where(held, low, middle + 1), np.where(held, middle, high)
+        low = np.minimum(low, high)
+    return low
 
 
 def design_effect(
@@ -90,13 +168,41 @@ def design_effect(
             f"successes of shape {successes.shape}; expected two trials or more along "
             "the last axis, as the spread between trials is what is measured"
         )
-    _check_counts(successes, size)
+    check_counts(successes, size)
     shares = successes / size
-    mean = shares.mean(-1)
-    independent = mean * (1 - mean) / size
-    between = shares.var(-1, ddof=1)
+    return _effect(shares.mean(-1), shares.var(-1, ddof=1), size)
+
+
+def _effect(share, variance, size):
+    independent = share * (1 - share) / size
     positive = np.where(independent > 0, independent, 1)
-    return np.maximum(between / positive, 1)[()]
+    return np.maximum(variance / positive, 1)[()]
+
+
+def effective_outcomes(
+    share: float | Real,
+    variance: float | Real,
+    trials: Counts,
+    size: int,
+    confidence: float = 0.95,
+) -> Real:
+    """How many independent outcomes `trials` trials of `size` outcomes are worth.
+
+    `share` and `variance` are the mean and the variance of the shares of the trials.
+    The outcomes count divided by the design effect, and less by (z / t)^2, where t is
+    Student's quantile with trials - 1 degrees of freedom: the design effect is itself
+    an estimate. A trial of one outcome needs none of this, and a lone trial counts as
+    one outcome.
+    """
+    trials = np.asarray(trials)
+    if size == 1:
+        return trials.astype(float)[()]
+    upper = (1 + confidence) / 2
+    student = stats.t.ppf(upper, np.maximum(trials - 1, 1))
+    estimated = (stats.norm.ppf(upper) / student) ** 2
+    effect = _effect(np.asarray(share), np.asarray(variance), size)
+    outcomes = trials * size / effect * estimated
+    return np.where(trials > 1, outcomes, trials)[()]
 
 
 def clustered_wilson_interval(
@@ -114,17 +220,16 @@ def clustered_wilson_interval(
     Raises:
       ValueError: as `design_effect`, or a confidence outside (0, 1).
     """
-    _check_confidence(confidence)
-    effect = design_effect(successes_per_trial, size)
-    successes = np.asarray(successes_per_trial)
-    trials = successes.shape[-1]
-    share = successes.mean(-1) / size
-    upper = (1 + confidence) / 2
-    estimated = (stats.norm.ppf(upper) / stats.t.ppf(upper, trials - 1)) ** 2
-    return _wilson(share, trials * size / effect * estimated, confidence)
+    check_confidence(confidence)
+    design_effect(successes_per_trial, size)  # refuses what is not a table of counts
+    shares = np.asarray(successes_per_trial) / size
+    mean, variance = shares.mean(-1), shares.var(-1, ddof=1)
+    worth = effective_outcomes(mean, variance, shares.shape[-1], size, confidence)
+    return score_interval(mean, worth, confidence)
 
 
-def _check_counts(successes: Counts, trials: Counts) -> None:
+def check_counts(successes: Counts, trials: Counts) -> None:
+    """Refuses counts that no number of trials can have."""
     if np.any(np.less(trials, 1)):
         raise ValueError(f"{trials} trials; a proportion needs at least one")
     if np.any(np.less(successes, 0)) or np.any(np.greater(successes, trials)):
@@ -134,6 +239,7 @@ def _check_counts(successes: Counts, trials: Counts) -> None:
         )
 
 
-def _check_confidence(confidence: float) -> None:
+def check_confidence(confidence: float) -> None:
+    """Refuses a confidence outside (0, 1), such as a percentage."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence}; expected between 0 and 1, as 0.95")

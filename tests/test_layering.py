@@ -16,7 +16,8 @@ numerics.exponents numerics.posits
 numerics.primitives numerics.calibration numerics.blocks
 numerics.histograms numerics.observers numerics.learned
 numerics.rules numerics.provenance numerics.planning numerics.models numerics.scales
-numerics.integer_formats numerics.integers numerics.deployment numerics.export
+numerics.integer_formats numerics.steps numerics.integers
+numerics.deployment numerics.export
 topology tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
 networks.supernet networks.compact networks.materialize networks.references

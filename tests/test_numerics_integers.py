@@ -1,7 +1,5 @@
 """Integer arithmetic computes what the simulated network computes, bit for bit."""
 
-import fractions
-
 import integer_reference as reference
 import jax
 import jax.numpy as jnp
@@ -13,12 +11,14 @@ from jaxnas.networks.compact import WordSpec
 from jaxnas.networks.materialize import materialize
 from jaxnas.networks.references import ResNet
 from jaxnas.numerics.fixed_point import FixedPoint
-from jaxnas.numerics.integers import integer, shifted
+from jaxnas.numerics.integers import integer
 from jaxnas.numerics.logarithmic import Logarithmic
 from jaxnas.numerics.primitives import quantize
 
 BYTE = FixedPoint(bits=8)
 PIXEL = FixedPoint(bits=8, code="unsigned")
+WIDE = FixedPoint(bits=16)
+LOGARITHM = Logarithmic(bits=6, base=2**0.25, signed=False, fraction=9)
 
 
 def same(fun, *args):
@@ -37,8 +37,8 @@ def test_compact_networks_are_integer_arithmetic(scheme):
         arrays = jax.tree.map(np.asarray, variables)
         variables = jax.tree.map(jnp.asarray, variables)
         simulated = np.asarray(module.apply(variables, digits()))
-        computed = integer(module.apply)(variables, digits())
-        np.testing.assert_array_equal(simulated, computed)
+        computed = jax.jit(integer(module.apply), compiler_options=QUICK)
+        np.testing.assert_array_equal(simulated, computed(variables, digits()))
         images = np.asarray(digits())
         words = reference.logits(module.spec, arrays, images, sums)
         exact = np.ldexp(np.float64(words.words), words.exponent)
@@ -157,16 +157,26 @@ def test_integer_arguments_are_codes():
     same(fun, jnp.arange(256, dtype=jnp.uint8))
 
 
-@pytest.mark.parametrize("left", range(-34, 18))
-def test_shifts_round_half_to_even_and_saturate(left):
-    numbers = np.r_[-70:70, [2**k + d for k in range(7, 30) for d in (-1, 0, 1)]]
-    codes = jnp.asarray(np.r_[numbers, -numbers], jnp.int32)
-    exact = [round(int(code) * fractions.Fraction(2) ** left) for code in codes]
-    found = np.asarray(shifted(codes, jnp.int32(left)), np.int64)
-    exact = np.array(exact, np.int64)
-    inside = (np.abs(exact) < 2**16) | (left <= 0)
-    np.testing.assert_array_equal(found[inside], exact[inside])
-    assert (found[~inside] * np.sign(exact[~inside]) >= 2**16).all()
+@pytest.mark.parametrize("format", [PIXEL, LOGARITHM], ids=["fixed", "logarithmic"])
+def test_real_scales_are_multipliers(format):
+    """The words of the simulation, but for sums that lie next to half-way."""
+    x, kernel, _ = operands()
+    scales = jnp.asarray(np.linspace(0.01, 0.03, 6)[None], jnp.float32)
+
+    def fun(x, kernel):
+        x = quantize(x, 0.037, PIXEL, stored="input")
+        kernel = quantize(kernel, scales, BYTE, stored="weight")
+        bias = quantize(jnp.arange(6.0)[None, None] / 3, 0.037 * scales[None], WIDE)
+        y = jnp.einsum("bhc,cd->bhd", x, kernel, precision="highest") + bias
+        y = quantize(jax.nn.relu(y), 0.3 if format is PIXEL else 9.7, format)
+        shortcut = quantize(y.mean(2, keepdims=True), 0.11, PIXEL)
+        return y, y * 0.7 + shortcut
+
+    (y, sums), (codes, total) = fun(x, kernel), integer(fun, scales="real")(x, kernel)
+    same = np.isclose(y, codes, rtol=1e-6)
+    assert same.mean() > 0.98 and len(np.unique(y)) > 8
+    # Terms of a sum are rounded to the finer of their steps, 0.11.
+    np.testing.assert_array_less(np.abs(sums - total)[same], 0.056)
 
 
 def logarithmic(x):
@@ -182,6 +192,11 @@ REFUSED = {
     "multiplies words with floats": lambda x: quantize(x, 0.5, BYTE) @ x.T,
     "converted to int32": lambda x: quantize(x, 0.5, BYTE).astype(jnp.int32),
 }
+
+
+def test_unknown_scales_are_named():
+    with pytest.raises(ValueError, match="scales='any'; expected"):
+        integer(layer, scales="any")
 
 
 @pytest.mark.parametrize("message", REFUSED)

@@ -1,6 +1,5 @@
 """Faults in memory words: their laws, their injection, the statistics of effects."""
 
-from jaxnas.faults.injection import Site as Site
 from jaxnas.faults.injection import corrupt as corrupt
 from jaxnas.faults.injection import inject as inject
 from jaxnas.faults.injection import sites as sites
@@ -11,6 +10,8 @@ from jaxnas.faults.masks import flips_to_masks as flips_to_masks
 from jaxnas.faults.models import Fault as Fault
 from jaxnas.faults.models import FaultModel as FaultModel
 from jaxnas.faults.models import Flips as Flips
+from jaxnas.faults.models import NetworkModel as NetworkModel
+from jaxnas.faults.models import Site as Site
 from jaxnas.faults.models import bit_flips as bit_flips
 from jaxnas.faults.models import chain as chain
 from jaxnas.faults.statistics import Interval as Interval

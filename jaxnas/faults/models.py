@@ -1,15 +1,16 @@
-"""Fault models: what goes wrong with words, as pairs of pure functions.
+"""Fault models: what goes wrong with words and values, as pairs of pure functions.
 
-All randomness is in `sample`; `apply` is a pure operation on words. A transient fault
-is sampled anew for every use, a permanent one is sampled once and applied to many.
+All randomness is in `sample`; `apply` is a pure operation. A transient fault is sampled
+anew for every use, a permanent one is sampled once and applied to many.
 """
 
 import math
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree, UInt, UInt8, UInt32
+from jaxtyping import Array, PyTree, Shaped, UInt8, UInt32
 
 from jaxnas.faults.masks import (
     Rate,
@@ -18,7 +19,10 @@ from jaxnas.faults.masks import (
     flips_to_masks,
 )
 from jaxnas.numerics.formats import Format, word_dtype
-from jaxnas.types import Key, Words
+from jaxnas.types import Key
+
+On = Literal["words", "values"]
+"""What a model changes: stored words, or the numbers that are read from them."""
 
 
 class Sample(Protocol):
@@ -30,30 +34,69 @@ class Sample(Protocol):
 
 
 class Apply(Protocol):
-    """The words as they are read back under a fault; shape and dtype stay."""
+    """What is read back under a fault of the words or values; shape and dtype stay."""
 
-    def __call__(self, fault: PyTree[Array], words: Words) -> UInt[Array, "..."]: ...
+    def __call__(
+        self, fault: PyTree[Array], stored: Shaped[Array, "*shape"]
+    ) -> Shaped[Array, "*shape"]: ...
 
 
 class FaultModel(NamedTuple):
-    """A law of faults on words. Only the lowest `format.bits` bits ever change."""
+    """A law of faults in one memory. Of words only the lowest `format.bits` change.
+
+    on: whether `apply` takes words, unsigned integers, or values, floats.
+    """
 
     sample: Sample
     apply: Apply
+    on: On = "words"
+
+
+class SamplePositions(Protocol):
+    """Draws distinct bit positions below `total_bits`, which marks an unused slot."""
+
+    def __call__(self, key: Key, total_bits: int) -> UInt32[Array, " flips"]: ...
+
+
+class NetworkModel(NamedTuple):
+    """A law of bit flips drawn once over all bits that a fault selects.
+
+    Positions count through the selected sites in program order, through the words of a
+    site in row-major order, and through the bits of a word from the lowest.
+    """
+
+    sample: SamplePositions
+
+
+class Site(NamedTuple):
+    """A quantisation site: where words of one kind and format are stored."""
+
+    name: str
+    stored: str
+    format: Format
+    shape: tuple[int, ...]
 
 
 class Fault(NamedTuple):
     """A fault model and the words that it strikes.
 
     model: the law of the faults.
-    stored: kinds of words, of "weight", "bias", "activation", "input", "scale"; None is
-        all.
+    stored: kinds of words, of "weight", "bias", "activation", "input", "scale" and
+        "accumulator"; None is all.
     site: glob on the names of quantisation sites.
+    layers: positions, in program order, among the sites that `stored`, `site` and
+        `where` select; None is all of them.
+    where: a predicate on sites; None is true.
+    permanent: the same fault in every iteration of a loop, as a defect of the memory
+        has it; otherwise every iteration draws its own.
     """
 
-    model: FaultModel
+    model: FaultModel | NetworkModel
     stored: tuple[str, ...] | None = None
     site: str = "*"
+    layers: tuple[int, ...] | None = None
+    where: Callable[[Site], bool] | None = None
+    permanent: bool = False
 
 
 class Flips(NamedTuple):
@@ -128,17 +171,30 @@ def _dense_flips(rate: Rate) -> FaultModel:
 def chain(*models: FaultModel) -> FaultModel:
     """One model after the other on the same words; `chain()` leaves them as they are.
 
-    Model `i` samples with `fold_in(key, i)`.
+    Model `i` samples with `fold_in(key, i)`. A chain of value models is a value model.
+    Raises ValueError for models of both kinds, and for a model of the whole network:
+    each is to be a `Fault` of its own.
     """
+    for model in models:
+        if not isinstance(model, FaultModel):
+            raise ValueError(
+                f"chain takes FaultModels, got {model!r}; give it in a Fault of its own"
+            )
+    kinds = {model.on for model in models}
+    if len(kinds) > 1:
+        raise ValueError(
+            "chain got models of words and of values, which act at different places; "
+            "give each in a Fault of its own"
+        )
 
     def sample(key, shape, format):
         keys = [jax.random.fold_in(key, i) for i in range(len(models))]
         pairs = zip(models, keys, strict=True)
         return tuple(model.sample(key, shape, format) for model, key in pairs)
 
-    def apply(faults, words):
+    def apply(faults, stored):
         for model, fault in zip(models, faults, strict=True):
-            words = model.apply(fault, words)
-        return words
+            stored = model.apply(fault, stored)
+        return stored
 
-    return FaultModel(sample, apply)
+    return FaultModel(sample, apply, on=kinds.pop() if kinds else "words")

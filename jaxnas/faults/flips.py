@@ -1,11 +1,12 @@
 """Flips that choose their bits: by place, field or stored value, by number, by list."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Integer
+from jaxtyping import Array, Shaped
 
 from jaxnas.faults.bits import as_masks, listed, strike_bits
 from jaxnas.faults.masks import distinct, flips_to_masks, uniform_positions
@@ -102,7 +103,7 @@ def _check(count: int) -> None:
 
 
 def given_flips(
-    positions: Integer[Array | np.ndarray, " flips"] | list[int] | tuple[int, ...],
+    positions: Shaped[Array | np.ndarray, "..."] | Sequence[int],
 ) -> NetworkModel:
     """These bits flip, counted over all bits that a fault selects; the key is unused.
 

@@ -36,9 +36,6 @@ MODELS = {
     "columns": lambda rate: faults.unit_faults(
         "column", rate, MEMORY, "random", max_rate=0.25
     ),
-    "chain": lambda rate: faults.chain(
-        faults.bit_flips(rate, max_rate=0.25), faults.stuck_at(0.0, rate, max_rate=0.25)
-    ),
     "noise": faults.additive_noise,
     "factors": faults.multiplicative_noise,
     "elements": lambda rate: faults.dead_elements(rate, max_rate=0.25),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxnas.faults.injection import Site, inject, sites
-from jaxnas.faults.models import Fault, FaultModel, bit_flips, chain
+from jaxnas.faults.injection import inject, sites
+from jaxnas.faults.models import Fault, FaultModel, Site, bit_flips, chain
 from jaxnas.numerics import IEEE, FixedPoint, Logarithmic, quantize
 
 KEY = jax.random.key(0)

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxnas.faults.models import DENSE_RATE, Fault, bit_flips, chain
+from jaxnas.faults.bits import DENSE_RATE
+from jaxnas.faults.models import (
+    Fault,
+    FaultModel,
+    bit_flips,
+    chain,
+)
 from jaxnas.numerics import IEEE, FixedPoint, Logarithmic, word_dtype
 
 KEY = jax.random.key(0)
@@ -103,12 +109,21 @@ def test_chained_models_act_with_keys_of_their_own():
 
 
 def test_a_fault_strikes_everything_unless_told_otherwise():
-    assert Fault(chain())[1:] == (None, "*")
+    assert Fault(chain())[1:] == (None, "*", None, None, False)
+
+
+VALUES = FaultModel(lambda *_: (), lambda fault, values: -values, on="values")
+
+
+def test_a_chain_acts_where_its_models_act():
+    assert chain(VALUES, VALUES).on == "values"
+    assert chain().on == chain(bit_flips(0.1)).on == "words"
 
 
 @pytest.mark.parametrize(
     "call, message",
     [
+        (lambda: chain(VALUES, bit_flips(0.1)), "Fault of its own"),
         (lambda: bit_flips(jnp.float32(0.1)), "give|max_rate as the largest"),
         (lambda: bit_flips(-0.1), "rate=-0.1"),
         (lambda: bit_flips(float("nan")), "0 <= rate"),

@@ -21,15 +21,18 @@ numerics.deployment numerics.export
 topology tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
 networks.supernet networks.compact networks.materialize networks.references
-data training checkpoints
-faults.masks faults.models faults.injection faults.statistics faults.means
-faults.sampling_plans faults.stratified faults.sequential faults.paired
-faults.vulnerability faults.campaign
+data training checkpoints runs
+faults.rates faults.masks faults.bits faults.models faults.flips faults.upsets
+faults.defects faults.memory faults.noise faults.ftt
+faults.injection faults.gradients
+faults.statistics faults.means faults.sampling_plans faults.stratified
+faults.sequential faults.paired faults.vulnerability
+faults.outcomes faults.records faults.trials faults.tasks faults.campaigns
 hardware.systolic hardware.memory
 analysis.resilience
 search.pareto search.morphisms search.objectives search.algorithms search.lemonade
 search.random search.evolution
-measurement plots report config overrides runs preparation experiment cli
+measurement plots report config overrides preparation experiment cli
 """.split()
 
 

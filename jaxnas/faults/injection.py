@@ -8,7 +8,7 @@ branches are rebuilt around the sites they hold, all other equations stay as the
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jax.extend.core import primitives as core
 from jaxtyping import Array, PyTree
 
-from jaxnas.faults.models import Fault, FaultModel, chain
+from jaxnas.faults.models import Fault, FaultModel, Site, chain
 from jaxnas.jaxprs import bind, equations, interpret, subjaxprs
 from jaxnas.numerics.calibration import absmax_scale
 from jaxnas.numerics.floats import IEEE, Name
@@ -25,15 +25,6 @@ from jaxnas.numerics.primitives import Stored, quantize_p
 from jaxnas.rewriting import rebuild, replace, trace
 from jaxnas.trees import leaf_keys, leaf_paths, select
 from jaxnas.types import Key
-
-
-class Site(NamedTuple):
-    """A quantisation site: where words of one kind and format are stored."""
-
-    name: str
-    stored: str
-    format: Format
-    shape: tuple[int, ...]
 
 
 def sites(fun: Callable, *args: Any, **kwargs: Any) -> list[Site]:

@@ -19,13 +19,14 @@ numerics.integers numerics.deployment numerics.export
 topology tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
 networks.supernet networks.compact networks.materialize networks.references
-data training checkpoints
-faults.masks faults.models faults.injection faults.statistics faults.campaign
+data training checkpoints runs
+faults.masks faults.models faults.injection faults.statistics
+faults.outcomes faults.records faults.trials faults.tasks faults.campaigns
 hardware.systolic hardware.memory
 analysis.resilience
 search.pareto search.morphisms search.objectives search.algorithms search.lemonade
 search.random search.evolution
-measurement plots report config overrides runs preparation experiment cli
+measurement plots report config overrides preparation experiment cli
 """.split()
 
 

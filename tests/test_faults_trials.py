@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.faults.campaign import count_correct, run_trials
+from jaxnas.faults.trials import count_correct, run_trials
 
 KEY = jax.random.key(7)
 CLASSES, SIZE = 3, 25

@@ -33,7 +33,7 @@ from rich.progress import (
 from jaxnas.devices import across_processes
 from jaxnas.faults.records import open_records
 from jaxnas.faults.statistics import Interval, clustered_wilson_interval
-from jaxnas.faults.tasks import Metrics, Task, check_count, prepare_task
+from jaxnas.faults.tasks import Metrics, Task, prepare_task
 from jaxnas.faults.trials import run_one, run_range
 from jaxnas.types import Key
 
@@ -75,9 +75,9 @@ class Campaign:
             raise ValueError(f"no column {name!r}; the columns are {[*self.columns]}")
         counts = self.columns[name] * np.float64(self.inputs)
         whole = np.rint(counts)
-        # Written so that NaN is refused; shares are rounded to float32.
-        possible = (whole >= 0) & (whole <= self.inputs)
-        if not np.all(possible & (np.abs(counts - whole) < 0.01)):
+        possible = np.isfinite(counts) & (whole >= 0) & (whole <= self.inputs)
+        # Shares are rounded to float32.
+        if not np.all(possible) or np.any(np.abs(counts - whole) > 0.01):
             raise ValueError(
                 f"{name} is not the share of {self.inputs} inputs in every trial; take "
                 "an interval of the mean of its column"
@@ -133,10 +133,10 @@ def campaign(
         finite, a metric that is no real scalar or refuses its arguments, bad `looks`,
         and records as `open_records` says.
     """
-    check_count("trials", trials)
+    _check_counts(trials=trials, batch=batch, chunk=chunk)
+    looks = _looks(looks, trials) if stop is not None else []
     inputs = {"labels": labels, "golden": golden, "batch": batch}
     task = prepare_task(faulty, args, key, metrics, **inputs)
-    looks = _looks(looks, trials) if stop is not None else []
     options = _Options(chunk, records, resume, description, stop, looks, progress)
     return _run(task, trials, options)
 
@@ -162,11 +162,20 @@ def exhaustive(
     row i of the columns is what bit i does, and their mean is exactly the expectation
     over one flip anywhere. Everything else is as in `campaign`.
     """
-    check_count("positions", positions)
+    _check_counts(positions=positions, batch=batch, chunk=chunk)
     inputs = {"labels": labels, "golden": golden, "batch": batch}
     task = prepare_task(trial, args, None, metrics, **inputs)
     options = _Options(chunk, records, resume, description, None, [], progress)
     return _run(task, positions, options)
+
+
+def _check_counts(**counts: int | None) -> None:
+    for name, count in counts.items():
+        if count is not None and not 1 <= count < 2**31:
+            raise ValueError(
+                f"{name}={count}; expected at least 1 and less than 2**31, which int32 "
+                "numbers"
+            )
 
 
 def _looks(looks, trials) -> list[int]:
@@ -194,8 +203,6 @@ class _Options(NamedTuple):
 
 
 def _run(task: Task, trials: int, options: _Options) -> Campaign:
-    if options.chunk is not None:
-        check_count("chunk", options.chunk)
     store, rows = _store(task, trials, options)
     pace = _Pace(task, trials, options.chunk)
     stopped, looks = False, [0, *options.looks, trials]
@@ -295,10 +302,10 @@ class _Pace:
 
 def _asked(stop, store, look) -> bool:
     asked = jax.process_index() == 0
-    return bool(_agreed(asked and stop(store.columns(look))))
+    return bool(_agreed(asked and bool(stop(store.columns(look)))))
 
 
-def _agreed(number: float) -> int:
+def _agreed(number: float | int) -> int:
     """What process 0 passes, in all processes."""
     return int(across_processes(np.int32(number))[0])
 
@@ -346,6 +353,8 @@ def fastest_batch(
     """
     if not candidates:
         raise ValueError("no candidates; expected batches to choose from, as (1, 16)")
+    for batch in candidates:
+        _check_counts(batch=batch)
     rates = {}
     for batch in sorted(candidates):
         inputs = {"labels": labels, "golden": golden, "batch": batch}

@@ -117,7 +117,8 @@ def output_distance(
 ) -> Float[Array, ""]:
     """Mean Euclidean distance of the faulty outputs, of any shape, to the golden ones.
 
-    Over the inputs that are not `due`; NaN where all are.
+    Over the inputs that are not `due`; NaN where all are, infinite where one is beyond
+    the range of float32.
     """
     golden = _golden("output_distance", golden, faulty, any_shape=True)
     batch = faulty.shape[0]

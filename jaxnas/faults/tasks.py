@@ -56,10 +56,9 @@ def prepare_task(
     Trial i is `faulty(trial_key(key, i), *args)`; without a key, `faulty(i, *args)`.
 
     Raises:
-      ValueError: a batch below one, golden outputs that are not finite, metrics that
-        share a name, or one that refuses its arguments or gives no real scalar.
+      ValueError: golden outputs that are not finite, no metrics, metrics that share a
+        name, or one that refuses its arguments or gives no real scalar.
     """
-    check_count("batch", batch)
     _check_golden(golden)
     named = _named(metrics)
     draw = _position if key is None else trial_key
@@ -92,12 +91,6 @@ def prepare_task(
     )
 
 
-def check_count(name: str, count: int) -> None:
-    """Raises ValueError unless `count` is positive and int32 can number so many."""
-    if not 1 <= count < 2**31:
-        raise ValueError(f"{name}={count}; expected at least 1 and less than 2**31")
-
-
 def _position(key, number):
     return number
 
@@ -127,6 +120,8 @@ def _measured(faulty, draw, metrics):
 
 
 def _named(metrics: Metrics) -> dict[str, Metric]:
+    if not metrics:
+        raise ValueError("no metrics; expected one or more, as outcomes.sdc1")
     if isinstance(metrics, Mapping):
         return dict(metrics)
     names = [metric.__name__ for metric in metrics]

@@ -106,7 +106,7 @@ def run_one(
     first = number - number % batch
     group = np.array([first], np.int32)
     results = map_apart(_grouped(evaluate, batch), group, *operands)
-    return jax.tree.map(lambda leaf: leaf[0, number - first], results)
+    return jax.tree.map(lambda leaf: np.asarray(leaf[0, number - first]), results)
 
 
 def _on_this_host(function, groups, room, operands):

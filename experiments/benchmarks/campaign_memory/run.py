@@ -55,7 +55,7 @@ def main():
                 readings.append(reading(records, began))
                 print(readings[-1], flush=True)
 
-        watcher = threading.Thread(target=watch)
+        watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         found = campaign(
             faulty,
@@ -105,7 +105,7 @@ def faulty(key, weights, images):
 
 
 def reading(records: Path, began: float) -> dict:
-    """Rows on the disk, and the resident memory of this process, files mapped in too."""
+    """Rows on the disk, and the resident memory of this process with its mapped files."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     column = records / "sdc1.bin"
     return {

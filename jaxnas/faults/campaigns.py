@@ -7,7 +7,8 @@ nor on devices, processes or interruptions.
 On the CPU every device runs its trials one by one: `vmap` over the weights of
 convolutions takes several times as long there. On accelerators a `batch` of trials is
 computed together; as kernels of another size may round otherwise, the batch belongs to
-the definition of the results. `fastest_batch` measures which one to take.
+the definition of the results. `fastest_batch` measures which one to take. On GPUs XLA
+can choose other kernels at every compilation, too, unless its autotuning is off.
 """
 
 import dataclasses
@@ -55,7 +56,7 @@ class Campaign:
     trials: how many that are.
     stopped: whether the stopping rule ended the campaign.
     inputs: how many inputs a trial has: the length of the outputs' first axis.
-    replay: `replay(i)` gives the faulty output of trial i once more, bit for bit.
+    replay: `replay(i)` computes the faulty output of trial i once more.
     """
 
     columns: Columns

@@ -105,7 +105,7 @@ def faulty(key, weights, images):
 
 
 def reading(records: Path, began: float) -> dict:
-    """Rows on the disk, and the resident memory of this process with its mapped files."""
+    """Rows on the disk, and the resident memory of this process, mapped files in it."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     column = records / "sdc1.bin"
     return {

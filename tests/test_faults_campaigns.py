@@ -96,6 +96,22 @@ def test_replays_are_the_trials_of_the_campaign(whole):
         whole[0].replay(-1)
 
 
+def pattern(golden, faulty, labels):
+    """The exclusive or of all words of the outputs: any changed bit shows."""
+    words = jax.lax.bitcast_convert_type(faulty, jnp.uint32)
+    return jax.lax.reduce(words, jnp.uint32(0), jax.lax.bitwise_xor, (0, 1))
+
+
+def test_replays_have_the_bits_of_the_campaign():
+    metrics = (pattern, outcomes.output_distance)
+    options = {"trials": 12, "key": KEY, "metrics": metrics, "golden": problem()[1]}
+    found = campaign(faulty, problem()[0], **options)
+    for i in range(12):
+        words = found.replay(i).view(np.uint32)
+        assert found.columns["pattern"][i] == np.bitwise_xor.reduce(words, axis=None)
+    assert len(set(found.columns["pattern"].tolist())) > 6
+
+
 def test_networks_without_finite_outputs_are_counted(whole):
     due = whole[0].columns["due"]
     assert 0 < due.mean() < 0.5 and {0, 1} < set(due.tolist())

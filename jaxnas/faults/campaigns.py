@@ -56,7 +56,7 @@ class Campaign:
     trials: how many that are.
     stopped: whether the stopping rule ended the campaign.
     inputs: how many inputs a trial has: the length of the outputs' first axis.
-    replay: `replay(i)` computes the faulty output of trial i once more.
+    replay: `replay(i)` gives the faulty output of trial i once more, bit for bit.
     """
 
     columns: Columns

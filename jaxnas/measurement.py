@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxnas.faults.campaign import count_correct, run_trials
 from jaxnas.faults.injection import inject
 from jaxnas.faults.models import Fault, bit_flips
 from jaxnas.faults.statistics import clustered_wilson_interval, design_effect
+from jaxnas.faults.trials import count_correct, run_trials
 from jaxnas.networks import supernet
 from jaxnas.networks.space import SearchSpace, widest_words
 from jaxnas.training import (

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxnas.devices import map_over_devices
+from jaxnas.devices import across_processes, map_apart, map_over_devices
 
 
 def chaotic(item, gain, shift):
@@ -72,6 +72,34 @@ def test_items_do_not_meet():
     np.testing.assert_array_equal(values[[0, 2, 3]], clean[[0, 2, 3]])
 
 
+def divided(item, values):
+    """A division that a program for several devices does not simplify as others do."""
+    kept = values > item
+    return jnp.sum(jnp.where(kept, values / jnp.sum(kept), 0))
+
+
+def quotients(count):
+    rng = np.random.default_rng(3)
+    values = jnp.asarray(rng.normal(size=50), jnp.float32)
+    levels = jnp.asarray(rng.normal(size=count), jnp.float32)
+    return np.asarray(map_apart(divided, levels, values))
+
+
+def test_programs_apart_give_what_a_loop_gives():
+    group, one = items(3), jax.jit(chaotic)
+    found = map_apart(chaotic, group, *SHARED)
+    for index in range(3):
+        for name, value in one(member(group, index), *SHARED).items():
+            assert isinstance(found[name], np.ndarray)
+            np.testing.assert_array_equal(found[name][index], value)
+
+
+def test_a_single_process_gathers_its_own():
+    found = across_processes({"a": np.arange(3), "b": np.float32(2)})
+    np.testing.assert_array_equal(found["a"], [[0, 1, 2]])
+    np.testing.assert_array_equal(found["b"], [2])
+
+
 COUNTS = (1, 3, 4, 5)
 PROGRAM = """
 import json, sys
@@ -82,6 +110,7 @@ results = [tests.run(count) for count in tests.COUNTS]
 print(json.dumps({
     "devices": jax.device_count(),
     "bits": [tests.bits(result) for result in results],
+    "apart": [tests.quotients(count).view("u4").tolist() for count in (1, 40)],
 }))
 """
 
@@ -102,3 +131,4 @@ def test_three_devices_give_the_same_bits():
     assert report["devices"] == 3
     assert jax.device_count() != 3
     assert report["bits"] == [bits(run(count)) for count in COUNTS]
+    assert report["apart"] == [quotients(n).view("u4").tolist() for n in (1, 40)]

@@ -21,8 +21,8 @@ from search_helpers import (
     trained,
 )
 
-from jaxnas.faults.campaign import count_correct
 from jaxnas.faults.statistics import clustered_wilson_interval
+from jaxnas.faults.trials import count_correct
 from jaxnas.measurement import (
     TARGETS,
     Faults,

@@ -1,6 +1,9 @@
 """Faults in memory words: their laws, their injection, the statistics of effects."""
 
-from jaxnas.faults.bits import Flips as Flips
+from jaxnas.faults.campaigns import Campaign as Campaign
+from jaxnas.faults.campaigns import campaign as campaign
+from jaxnas.faults.campaigns import exhaustive as exhaustive
+from jaxnas.faults.campaigns import fastest_batch as fastest_batch
 from jaxnas.faults.defects import Action as Action
 from jaxnas.faults.defects import stuck_at as stuck_at
 from jaxnas.faults.defects import word_faults as word_faults
@@ -15,9 +18,11 @@ from jaxnas.faults.ftt import mac_rate as mac_rate
 from jaxnas.faults.ftt import stuck_weights as stuck_weights
 from jaxnas.faults.gradients import faulty_state as faulty_state
 from jaxnas.faults.gradients import faulty_updates as faulty_updates
+from jaxnas.faults.injection import Site as Site
 from jaxnas.faults.injection import corrupt as corrupt
 from jaxnas.faults.injection import inject as inject
 from jaxnas.faults.injection import sites as sites
+from jaxnas.faults.masks import Rate as Rate
 from jaxnas.faults.masks import bernoulli_masks as bernoulli_masks
 from jaxnas.faults.masks import bernoulli_positions as bernoulli_positions
 from jaxnas.faults.masks import flips_to_masks as flips_to_masks
@@ -32,20 +37,30 @@ from jaxnas.faults.memory import Place as Place
 from jaxnas.faults.memory import unit_faults as unit_faults
 from jaxnas.faults.models import Fault as Fault
 from jaxnas.faults.models import FaultModel as FaultModel
+from jaxnas.faults.models import Flips as Flips
 from jaxnas.faults.models import NetworkModel as NetworkModel
-from jaxnas.faults.models import Site as Site
 from jaxnas.faults.models import bit_flips as bit_flips
 from jaxnas.faults.models import chain as chain
 from jaxnas.faults.noise import additive_noise as additive_noise
 from jaxnas.faults.noise import dead_channels as dead_channels
 from jaxnas.faults.noise import dead_elements as dead_elements
 from jaxnas.faults.noise import multiplicative_noise as multiplicative_noise
+from jaxnas.faults.outcomes import accuracy as accuracy
+from jaxnas.faults.outcomes import accuracy_drop as accuracy_drop
+from jaxnas.faults.outcomes import critical_sdc as critical_sdc
+from jaxnas.faults.outcomes import due as due
+from jaxnas.faults.outcomes import loss_difference as loss_difference
+from jaxnas.faults.outcomes import masked as masked
+from jaxnas.faults.outcomes import output_distance as output_distance
+from jaxnas.faults.outcomes import sdc1 as sdc1
+from jaxnas.faults.outcomes import sdc5 as sdc5
 from jaxnas.faults.paired import clustered_paired_interval as clustered_paired_interval
 from jaxnas.faults.paired import mcnemar_test as mcnemar_test
 from jaxnas.faults.paired import mean_difference_interval as mean_difference_interval
 from jaxnas.faults.paired import paired_interval as paired_interval
-from jaxnas.faults.rates import Rate as Rate
 from jaxnas.faults.rates import Rates as Rates
+from jaxnas.faults.records import TrialRecords as TrialRecords
+from jaxnas.faults.records import read_records as read_records
 from jaxnas.faults.sampling_plans import margin_of_error as margin_of_error
 from jaxnas.faults.sampling_plans import neyman_allocation as neyman_allocation
 from jaxnas.faults.sampling_plans import (
@@ -71,6 +86,7 @@ from jaxnas.faults.statistics import wilson_interval as wilson_interval
 from jaxnas.faults.stratified import Estimate as Estimate
 from jaxnas.faults.stratified import stratified_mean as stratified_mean
 from jaxnas.faults.stratified import stratified_share as stratified_share
+from jaxnas.faults.trials import trial_key as trial_key
 from jaxnas.faults.upsets import bursts as bursts
 from jaxnas.faults.upsets import upsets as upsets
 from jaxnas.faults.vulnerability import Vulnerability as Vulnerability

@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.faults.campaign import count_correct, run_trials
+from jaxnas.faults.trials import (
+    count_correct,
+    run_one,
+    run_range,
+    run_trials,
+    trial_key,
+)
 
 KEY = jax.random.key(7)
 CLASSES, SIZE = 3, 25
@@ -44,6 +50,28 @@ def test_numbers_and_keys_give_different_trials():
     first, other = run(range(50)), run(range(50), jax.random.key(8))
     assert len(np.unique(first, axis=0)) == 50
     assert not np.any(np.all(first == other, axis=1))
+
+
+def measured(number, key, table, shift):
+    """Columns of one trial, of other shapes and dtypes."""
+    rows = draw(trial_key(key, number), table, shift)
+    return {"rows": rows, "odd": rows.sum() % 2 == 1, "number": number}
+
+
+@pytest.mark.parametrize("batch, capacity", [(1, 9), (4, 3)])
+def test_ranges_are_those_of_a_loop(batch, capacity):
+    operands = KEY, TABLE, jnp.int32(2)
+    sizes = {"batch": batch, "capacity": capacity}
+    for start, count in ((0, 9), (0, 1), (7, 2), (3, 6), (2**31 - 5, 3)):
+        found = run_range(measured, operands, start, count, **sizes)
+        numbers = range(start, start + count)
+        rows = np.array([draw(trial_key(KEY, i), TABLE, 2) for i in numbers])
+        np.testing.assert_array_equal(found["rows"], rows)
+        np.testing.assert_array_equal(found["odd"], rows.sum(1) % 2 == 1)
+        np.testing.assert_array_equal(found["number"], list(numbers))
+        one = run_one(measured, operands, start, batch=batch)
+        np.testing.assert_array_equal(one["rows"], rows[0])
+        assert one["number"] == start and one["odd"].shape == ()
 
 
 # An image is one pixel, its label the pixel's remainder.

@@ -1,5 +1,6 @@
 """Faults in memory words: their laws, their injection, the statistics of effects."""
 
+from jaxnas.faults.bits import Flips as Flips
 from jaxnas.faults.campaigns import Campaign as Campaign
 from jaxnas.faults.campaigns import campaign as campaign
 from jaxnas.faults.campaigns import exhaustive as exhaustive
@@ -18,11 +19,9 @@ from jaxnas.faults.ftt import mac_rate as mac_rate
 from jaxnas.faults.ftt import stuck_weights as stuck_weights
 from jaxnas.faults.gradients import faulty_state as faulty_state
 from jaxnas.faults.gradients import faulty_updates as faulty_updates
-from jaxnas.faults.injection import Site as Site
 from jaxnas.faults.injection import corrupt as corrupt
 from jaxnas.faults.injection import inject as inject
 from jaxnas.faults.injection import sites as sites
-from jaxnas.faults.masks import Rate as Rate
 from jaxnas.faults.masks import bernoulli_masks as bernoulli_masks
 from jaxnas.faults.masks import bernoulli_positions as bernoulli_positions
 from jaxnas.faults.masks import flips_to_masks as flips_to_masks
@@ -37,8 +36,8 @@ from jaxnas.faults.memory import Place as Place
 from jaxnas.faults.memory import unit_faults as unit_faults
 from jaxnas.faults.models import Fault as Fault
 from jaxnas.faults.models import FaultModel as FaultModel
-from jaxnas.faults.models import Flips as Flips
 from jaxnas.faults.models import NetworkModel as NetworkModel
+from jaxnas.faults.models import Site as Site
 from jaxnas.faults.models import bit_flips as bit_flips
 from jaxnas.faults.models import chain as chain
 from jaxnas.faults.noise import additive_noise as additive_noise
@@ -58,6 +57,7 @@ from jaxnas.faults.paired import clustered_paired_interval as clustered_paired_i
 from jaxnas.faults.paired import mcnemar_test as mcnemar_test
 from jaxnas.faults.paired import mean_difference_interval as mean_difference_interval
 from jaxnas.faults.paired import paired_interval as paired_interval
+from jaxnas.faults.rates import Rate as Rate
 from jaxnas.faults.rates import Rates as Rates
 from jaxnas.faults.records import TrialRecords as TrialRecords
 from jaxnas.faults.records import read_records as read_records

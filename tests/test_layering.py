@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1] / "jaxnas"
 ORDER = """
 types trees jaxprs rewriting devices switches
 numerics.formats numerics.words numerics.fixed_point numerics.codebooks
-numerics.logarithmic numerics.floats numerics.exponents numerics.posits
-numerics.primitives numerics.calibration numerics.blocks
+numerics.logarithmic numerics.floats numerics.machine numerics.exponents
+numerics.posits numerics.primitives numerics.calibration numerics.blocks
 numerics.histograms numerics.observers numerics.learned
 numerics.rules numerics.provenance numerics.planning numerics.models numerics.scales
 numerics.integers numerics.deployment numerics.export
@@ -20,7 +20,8 @@ topology tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
 networks.supernet networks.compact networks.materialize networks.references
 data training checkpoints
-faults.masks faults.models faults.injection faults.statistics faults.campaign
+faults.masks faults.models faults.sites faults.striking faults.injection
+faults.corruption faults.statistics faults.campaign
 hardware.systolic hardware.memory
 analysis.resilience
 search.pareto search.morphisms search.objectives search.algorithms search.lemonade

@@ -1,8 +1,10 @@
 """Faults in memory words: their laws, their injection, the statistics of effects."""
 
-from jaxnas.faults.injection import corrupt as corrupt
+from jaxnas.faults.corruption import corrupt as corrupt
+from jaxnas.faults.injection import Strike as Strike
 from jaxnas.faults.injection import inject as inject
 from jaxnas.faults.injection import sites as sites
+from jaxnas.faults.injection import strikes as strikes
 from jaxnas.faults.masks import Rate as Rate
 from jaxnas.faults.masks import bernoulli_masks as bernoulli_masks
 from jaxnas.faults.masks import bernoulli_positions as bernoulli_positions

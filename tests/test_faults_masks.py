@@ -13,7 +13,9 @@ from jaxnas.faults.masks import (
     bernoulli_masks,
     bernoulli_positions,
     capacity,
+    distinct,
     flips_to_masks,
+    uniform_positions,
 )
 
 KEY = jax.random.key(0)
@@ -160,6 +162,74 @@ def test_flips_become_masks_by_a_loop_over_bits():
         expected[position // 5] ^= 1 << (position % 5)
     padded = jnp.append(jnp.asarray(positions), jnp.uint32([60, 60]))
     np.testing.assert_array_equal(masks_of(padded, (4, 3), 5), expected.reshape(4, 3))
+
+
+def test_rates_take_turns_and_far_flips_are_none_of_the_near_ones():
+    total_bits, near_rates = 3_000_000, np.array([0.0, 0.01, 0.03], np.float32)
+    far_rates = 0.05 - near_rates
+
+    def sample(rates, **end):
+        flips = bernoulli_positions(KEY, total_bits, jnp.asarray(rates), 0.05, **end)
+        return used(flips, total_bits)
+
+    near, far = sample(near_rates), sample(far_rates, far=True)
+    for kept, rates in ((near, near_rates), (far, far_rates)):
+        for turn, rate in enumerate(rates):
+            flips = int((kept % 3 == turn).sum())
+            assert stats.binomtest(flips, total_bits // 3, rate).pvalue > ALPHA
+    everything = used(bernoulli_positions(KEY, total_bits, 0.05, 0.05), total_bits)
+    np.testing.assert_array_equal(np.union1d(near, far), everything)
+    assert near.size + far.size == everything.size
+
+
+def test_dense_near_and_far_bits_are_disjoint_at_rates_of_their_own():
+    rates = jnp.array([0.0, 0.2, 0.5])
+    near = bernoulli_masks(KEY, (200_000,), 3, rates, np.uint8)
+    far = bernoulli_masks(KEY, (200_000,), 3, 1 - rates, np.uint8, far=True)
+    np.testing.assert_array_equal(near ^ far, 7)
+    for bit, rate in enumerate(rates):
+        flips = int((near >> bit & 1).sum())
+        assert stats.binomtest(flips, near.size, float(rate)).pvalue > ALPHA
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_all_sets_of_so_many_positions_are_equally_likely(count):
+    # Four of six are chosen by leaving out two, which is another way through the code.
+    keys = jax.random.split(KEY, 15_000)
+    found = jax.jit(jax.vmap(lambda key: uniform_positions(key, 6, count)))(keys)
+    assert (np.diff(found.astype(np.int32)) > 0).all() and found.max() < 6
+    sets = np.bincount((1 << np.asarray(found)).sum(1), minlength=64)
+    possible = np.bitwise_count(np.arange(64)) == count
+    assert not sets[~possible].any()
+    assert stats.chisquare(sets[possible]).pvalue > ALPHA
+
+
+@pytest.mark.parametrize("count, total_bits", [(1000, 2000), (1900, 2000)])
+def test_many_of_few_positions_are_distinct(count, total_bits):
+    found = np.asarray(uniform_positions(KEY, total_bits, count), np.int64)
+    assert found.shape == (count,)
+    assert (np.diff(found) > 0).all() and 0 <= found[0] and found[-1] < total_bits
+
+
+def test_few_of_very_many_positions_reach_everywhere():
+    found = np.asarray(uniform_positions(KEY, 2**32 - 1, 4000), np.int64)
+    assert stats.kstest(found / 2**32, "uniform").pvalue > ALPHA
+    assert stats.chisquare(np.bincount(found % 8, minlength=8)).pvalue > ALPHA
+
+
+def test_none_and_all_positions():
+    assert uniform_positions(KEY, 9, 0).size == 0
+    np.testing.assert_array_equal(uniform_positions(KEY, 9, 9), np.arange(9))
+    for count, total_bits in ((-1, 9), (10, 9), (1, 2**32)):
+        with pytest.raises(ValueError, match=f"{count} distinct flips in {total_bits}"):
+            uniform_positions(KEY, total_bits, count)
+
+
+def test_repeated_positions_are_listed_once():
+    rng = np.random.default_rng(0)
+    positions = rng.integers(0, 30, 40).astype(np.uint32)
+    found = np.asarray(distinct(jnp.asarray(positions), 30))
+    np.testing.assert_array_equal(found[found < 30], np.unique(positions))
 
 
 def test_room_suffices_for_all_but_a_negligible_share():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jaxnas.faults.bits import DENSE_RATE
 from jaxnas.faults.models import (
-    DENSE_RATE,
     Fault,
     FaultModel,
     bit_flips,

@@ -20,8 +20,10 @@ topology tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
 networks.supernet networks.compact networks.materialize networks.references
 data training checkpoints
-faults.masks faults.models faults.sites faults.striking faults.injection
-faults.corruption faults.statistics faults.campaign
+faults.rates faults.masks faults.bits faults.models faults.flips faults.upsets
+faults.defects faults.memory faults.noise faults.ftt
+faults.sites faults.striking faults.injection faults.corruption faults.gradients
+faults.statistics faults.campaign
 hardware.systolic hardware.memory
 analysis.resilience
 search.pareto search.morphisms search.objectives search.algorithms search.lemonade

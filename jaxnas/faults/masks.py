@@ -16,14 +16,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, DTypeLike, Float, UInt, UInt8, UInt32
+from jaxtyping import Array, Bool, DTypeLike, Float, UInt, UInt8, UInt32
 
+from jaxnas.faults.rates import Rate
 from jaxnas.types import Key
-
-Rate = float | np.floating | Float[Array, ""]
-"""Probability per bit: static as a number, traced as an array."""
-
 
 SMALLEST_MAX_RATE = 2.0**-20
 """Lower rates are sampled at this one and thinned: gaps come from float32, which has no
@@ -33,10 +29,10 @@ odd numbers above 2**24, so that longer ones would favour some bits of a word.""
 def capacity(total_bits: int, max_rate: float) -> int:
     """How many flips to make room for: the mean, 8 standard deviations and 16 more.
 
-    More of them than that have probability below 1e-14. Rounded up to a power of two:
-    samplers of one capacity are one program, which XLA compiles once for all memories
-    of a network. Raises ValueError for a rate outside [0, 1] and for 2**31 bits and
-    more, where positions overflow.
+    More of them than that have probability below 1e-14 or, in small memories, none.
+    Rounded up to a power of two: samplers of one capacity are one program, which XLA
+    compiles once for all memories of a network. Raises ValueError for a rate outside
+    [0, 1] and for 2**31 bits and more, where positions overflow.
     """
     if not 0 <= max_rate <= 1:
         raise ValueError(f"max_rate={max_rate}; expected a probability per bit, 0 to 1")
@@ -44,42 +40,57 @@ def capacity(total_bits: int, max_rate: float) -> int:
         raise ValueError(
             f"{total_bits} bits in one memory; expected fewer than 2**31: split it"
         )
-    if max_rate == 0:
+    if max_rate == 0 or total_bits == 0:
         return 0
     mean = total_bits * max(max_rate, SMALLEST_MAX_RATE)
-    room = math.ceil(mean + 8 * math.sqrt(mean) + 16)
+    room = min(math.ceil(mean + 8 * math.sqrt(mean) + 16), total_bits)
     return 1 << (room - 1).bit_length()
 
 
 def bernoulli_positions(
-    key: Key, total_bits: int, rate: Rate, max_rate: float
+    key: Key,
+    total_bits: int,
+    rate: Rate | Float[Array, " period"],
+    max_rate: float,
+    *,
+    far: bool = False,
 ) -> UInt32[Array, " capacity"]:
     """The positions at which bits flip: each bit with probability `rate` on its own.
 
     Positions are distinct and ascend; slots that are not used hold `total_bits` and
     may lie anywhere between. `rate` may be traced and counts at most as `max_rate`;
-    the cost is that of `max_rate`, except that a rate of zero costs nothing. The law is
-    exact but for the 2**-32 grid of the uniform numbers and a relative 2**-23 in rate.
+    several rates take turns, bit i having `rate[i % period]`. The cost is that of
+    `max_rate`, except that a rate of zero costs nothing. The law is exact but for the
+    2**-32 grid of the uniform numbers and a relative 2**-23 in rate.
+
+    far: which flips are kept. Under one key the near and the far flips share no bit as
+        long as their two rates sum up to at most `max_rate`; at equal sum, all are in
+        one or the other.
+
     Raises ValueError as `capacity` does.
     """
     slots = capacity(total_bits, max_rate)
     limit = jnp.uint32(total_bits)
     if not slots:
         return jnp.full(slots, limit)
-    return _positions(key, limit, rate, slots, max(max_rate, SMALLEST_MAX_RATE))
+    max_rate = max(max_rate, SMALLEST_MAX_RATE)
+    return _positions(key, limit, jnp.asarray(rate), slots, max_rate, far)
 
 
-@partial(jax.jit, static_argnames=("slots", "max_rate"))
-def _positions(key, limit, rate, slots, max_rate):
+@partial(jax.jit, static_argnames=("slots", "max_rate", "far"))
+def _positions(key, limit, rate, slots, max_rate, far):
     def sample(key):
         # One call: every separate draw is compiled, and dispatched, on its own.
         bits = jax.random.bits(key, (2 * slots,))
         positions = _running_sums(_gaps(bits[:slots], limit, max_rate), limit)
+        levels = ~bits[slots:] if far else bits[slots:]
+        own = rate[positions % rate.size] if rate.ndim else rate
         # The product, not the ratio of the rates: at max_rate all flips must stay.
-        kept = _uniform(bits[slots:]) * max_rate <= rate
+        kept = _uniform(levels) * max_rate <= own
         return jnp.where(kept, positions, limit)
 
-    return jax.lax.cond(rate > 0, sample, lambda key: jnp.full(slots, limit), key)
+    wanted = jnp.any(rate > 0)
+    return jax.lax.cond(wanted, sample, lambda key: jnp.full(slots, limit), key)
 
 
 def _uniform(bits: UInt32[Array, "..."]) -> Float[Array, "..."]:
@@ -132,6 +143,56 @@ def _sums_by_tree(gaps, limit):
     return jax.lax.associative_scan(lambda a, b: jnp.minimum(a + b, limit), gaps)
 
 
+def uniform_positions(key: Key, total_bits: int, count: int) -> UInt32[Array, " count"]:
+    """So many distinct positions, ascending: every set of them is equally likely.
+
+    Positions are drawn at random, and repeated ones drawn again until none is. Nothing
+    in this tells one position from another, so that the law is the same under every
+    renumbering of the bits: sets of one size have one probability. (Independent draws
+    without that would hit a bit twice, and flip fewer.) Raises ValueError unless
+    0 <= count <= total_bits < 2**32.
+    """
+    if not 0 <= count <= total_bits < 2**32:
+        raise ValueError(
+            f"{count} distinct flips in {total_bits} bits; expected 0 <= flips <= bits "
+            "and fewer than 2**32 bits"
+        )
+    if 2 * count <= total_bits:
+        return _redrawn(key, jnp.uint32(total_bits), count)
+    # Few of these many are left out, and a few are quickly distinct.
+    left_out = _redrawn(key, jnp.uint32(total_bits), total_bits - count)
+    chosen = jnp.ones(total_bits, bool).at[left_out].set(False)
+    return jnp.nonzero(chosen, size=count)[0].astype(jnp.uint32)
+
+
+@partial(jax.jit, static_argnames="count")
+def _redrawn(key, total, count):
+    def draw(number):
+        key_of_round = jax.random.fold_in(key, number)
+        return jax.random.randint(key_of_round, (count,), 0, total, jnp.uint32)
+
+    def again(state):
+        number, positions = state
+        fresh = jnp.where(_repeats(positions), draw(number), positions)
+        return number + 1, jnp.sort(fresh)
+
+    start = (jnp.uint32(1), jnp.sort(draw(0)))
+    return jax.lax.while_loop(lambda state: _repeats(state[1]).any(), again, start)[1]
+
+
+def distinct(
+    positions: UInt32[Array, " n"], total_bits: int | UInt32[Array, ""]
+) -> UInt32[Array, " n"]:
+    """Each position once, in slots that ascend; repeats become `total_bits`."""
+    positions = jnp.sort(positions)
+    return jnp.where(_repeats(positions), jnp.uint32(total_bits), positions)
+
+
+def _repeats(ascending: UInt32[Array, " n"]) -> Bool[Array, " n"]:
+    first = jnp.ones(min(1, ascending.size), bool)
+    return ~jnp.concatenate([first, ascending[1:] != ascending[:-1]])
+
+
 def flips_to_masks(
     word: UInt32[Array, " capacity"],
     bit: UInt8[Array, " capacity"],
@@ -149,18 +210,27 @@ def flips_to_masks(
     return masks.at[word].add(flips, mode="drop").reshape(words_shape)
 
 
-@partial(jax.jit, static_argnames=("words_shape", "bits", "dtype"))
+@partial(jax.jit, static_argnames=("words_shape", "bits", "dtype", "far"))
 def bernoulli_masks(
-    key: Key, words_shape: tuple[int, ...], bits: int, rate: Rate, dtype: DTypeLike
+    key: Key,
+    words_shape: tuple[int, ...],
+    bits: int,
+    rate: Rate | Float[Array, " bits"],
+    dtype: DTypeLike,
+    *,
+    far: bool = False,
 ) -> UInt[Array, "..."]:
     """Masks in which each of the lowest `bits` bits is one with probability `rate`.
 
-    A number per bit: the cheaper way at high rates. Nested in the rate under one key.
+    A number per bit: the cheaper way at high rates. Nested in the rate under one key;
+    near and far masks are disjoint as long as their rates sum up to at most one.
     """
+    rate = jnp.broadcast_to(jnp.asarray(rate), (bits,))
 
     def plane(position, masks):
         levels = jax.random.bits(jax.random.fold_in(key, position), words_shape)
-        ones = (_uniform(levels) <= rate).astype(dtype)
+        ones = _uniform(~levels if far else levels) <= rate[position]
+        ones = ones.astype(dtype)
         return masks | ones << position.astype(dtype)
 
     return jax.lax.fori_loop(0, bits, plane, jnp.zeros(words_shape, dtype))

@@ -152,7 +152,8 @@ def _report(changed: dict, blow: Blow, loops: Sequence[Loop], before, after) -> 
     (site, number, *_), place = blow.found, blow.place
 
     def note(shard, iterations, before, after):
-        before, after = np.ravel(before), np.ravel(after)
+        # To NumPy first: JAX may not compute while a program of its own waits.
+        before, after = np.asarray(before).ravel(), np.asarray(after).ravel()
         iteration = tuple(int(i) for i in iterations)
         for i in np.flatnonzero(before != after):
             word = int(shard) * before.size + int(i)

@@ -9,6 +9,7 @@ their primitive. This module knows nothing about networks, formats or faults.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.extend.core.primitives import cond_p, scan_p, while_p
 
@@ -38,9 +39,10 @@ def called(eqn: JaxprEqn) -> ClosedJaxpr | None:
 
     Call-like are `jit`, `remat`, `custom_jvp_call`, `custom_vjp_call` and all others
     that hold one jaxpr with the types of the equation. A loop over a carry alone
-    has these types too, yet runs its jaxpr more than once: it is no call.
+    has these types too, yet runs its jaxpr more than once: it is no call. Neither is a
+    `shard_map`, whose jaxpr speaks of mesh axes that are unknown outside.
     """
-    if eqn.primitive in CONTROL_FLOW:
+    if eqn.primitive in CONTROL_FLOW or is_shard_map(eqn):
         return None
     match subjaxprs(eqn):
         case (body,) if _types(body) == (_avals(eqn.invars), _avals(eqn.outvars)):
@@ -89,6 +91,46 @@ class WhileOperands(NamedTuple):
 def while_operands(eqn: JaxprEqn) -> WhileOperands:
     """The split of the operands of a `while` equation."""
     return WhileOperands(eqn.params["cond_nconsts"], eqn.params["body_nconsts"])
+
+
+class ShardMap(NamedTuple):
+    """The options of a `shard_map` equation, as `jax.shard_map` takes them."""
+
+    mesh: Any
+    in_specs: tuple
+    out_specs: tuple
+    axis_names: frozenset
+    check_vma: bool
+
+
+def is_shard_map(eqn: JaxprEqn) -> bool:
+    """Whether an equation runs its jaxpr on every device of a mesh."""
+    # By its name: JAX does not export the primitive.
+    return eqn.primitive.name == "shard_map"
+
+
+def shard_map_options(eqn: JaxprEqn) -> ShardMap:
+    """The options of a `shard_map` equation."""
+    given = {"axis_names": eqn.params["newly_manual_axes"]}
+    names = ("mesh", "in_specs", "out_specs", "check_vma")
+    return ShardMap(**given, **{name: eqn.params[name] for name in names})
+
+
+def varying_axes(aval: Any) -> tuple[str, ...]:
+    """The mesh axes along which the devices hold different values, by name.
+
+    None outside a `shard_map`, and in one that does not check it (`check_vma=False`).
+    """
+    kind = getattr(aval, "manual_axis_type", None)
+    return tuple(sorted(kind.varying)) if kind else ()
+
+
+def vary(value: Any, axes: Sequence[str]) -> Any:
+    """The same value, typed as one that may vary along these mesh axes."""
+    missing = set(axes) - set(varying_axes(jax.typeof(value)))
+    if not missing:
+        return value
+    return jax.lax.pcast(value, tuple(sorted(missing)), to="varying")
 
 
 def equations(closed: ClosedJaxpr) -> Iterator[JaxprEqn]:

@@ -16,7 +16,18 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jax.extend.core import primitives as core
 
-from jaxnas.jaxprs import bind, called, scan_operands, subjaxprs, while_operands
+from jaxnas.jaxprs import (
+    bind,
+    called,
+    interpret,
+    is_shard_map,
+    scan_operands,
+    shard_map_options,
+    subjaxprs,
+    vary,
+    varying_axes,
+    while_operands,
+)
 
 
 class Static(NamedTuple):
@@ -87,30 +98,35 @@ def rebuild(
         test of a `while`, which ends it, cannot pass its state on.
 
     Calls are evaluated in place. Functions with derivatives of their own keep them, as
-    of the original function at the given operands. An operand that a scan slices may be
-    a pytree of arrays to be sliced; `evaluate` receives it so.
+    of the original function at the given operands. An operand that a scan slices, or
+    a `shard_map` parts, may be a pytree of arrays of one shape that are treated alike;
+    `evaluate` receives it so.
 
-    Raises ValueError for an equation that is neither a call, a loop nor a branch.
+    Raises ValueError for an equation that is neither a call, a loop, a branch nor a
+    `shard_map`, and for a state that is to leave a `shard_map`.
     """
-    rule = _RULES.get(eqn.primitive, _inline)
-    return rule(eqn, list(operands), evaluate, state)
+    return _rule(eqn)(eqn, list(operands), evaluate, state)
+
+
+def _rule(eqn: JaxprEqn) -> Callable:
+    return _shard_map if is_shard_map(eqn) else _RULES.get(eqn.primitive, _inline)
 
 
 def evaluated_in_place(eqn: JaxprEqn) -> bool:
     """Whether `rebuild` evaluates the one jaxpr of the equation on its own operands."""
-    return eqn.primitive not in _RULES and called(eqn) is not None
+    return _rule(eqn) is _inline and called(eqn) is not None
 
 
 def can_be_rebuilt(eqn: JaxprEqn) -> bool:
     """Whether `rebuild` accepts an equation that holds jaxprs."""
-    return eqn.primitive in _RULES or called(eqn) is not None
+    return _rule(eqn) is not _inline or called(eqn) is not None
 
 
 class Entry(NamedTuple):
     """Which operand an input of an inner jaxpr takes, and how."""
 
     operand: int
-    role: Literal["constant", "carry", "slice"]
+    role: Literal["constant", "carry", "slice", "shard"]
 
 
 def entries(eqn: JaxprEqn) -> list[list[Entry]]:
@@ -129,6 +145,8 @@ def entries(eqn: JaxprEqn) -> list[list[Entry]]:
         return [constants + carry for constants in held]
     if eqn.primitive is core.cond_p:
         return [constants[1:] for _ in subjaxprs(eqn)]
+    if is_shard_map(eqn):
+        return [[Entry(i, "shard") for i in every]]
     return [constants]
 
 
@@ -147,6 +165,38 @@ def _replace_jvp(function, primals, tangents):
     operands, results = primals
     _, derivative = jax.jvp(function, (operands,), tangents[:1])
     return results, derivative
+
+
+def on_shards(function: Callable, *arguments: Any) -> Any:
+    """`function(*arguments)` inside a `shard_map`, where an argument may vary.
+
+    JAX refuses a loop that starts from a constant and goes on with what differs between
+    devices, and a branch next to one that does not vary. Here loops and branches carry
+    what varies, wherever any argument does: functions need not know of meshes.
+    """
+    leaves = jax.tree.leaves(arguments)
+    axes = sorted({a for leaf in leaves for a in varying_axes(jax.typeof(leaf))})
+    if not axes:
+        return function(*arguments)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
+    closed, results = jax.make_jaxpr(function, return_shape=True)(*shapes)
+    found = _on_shards(closed, leaves, axes)
+    return jax.tree.unflatten(jax.tree.structure(results), found)
+
+
+def _on_shards(closed: ClosedJaxpr, inputs: list, axes: list[str]) -> list:
+    def visit(eqn, operands):
+        if not can_be_rebuilt(eqn):
+            # A primitive asks for operands that vary alike.
+            return bind(eqn, [vary(x, axes) for x in operands])
+        bodies = subjaxprs(eqn)
+
+        def evaluate(number, inputs, iteration, state):
+            return _on_shards(bodies[number], inputs, axes), state
+
+        return rebuild(eqn, [vary(x, axes) for x in operands], evaluate)[0]
+
+    return [vary(x, axes) for x in interpret(closed, inputs, visit)]
 
 
 def _inline(eqn, operands, evaluate, state):
@@ -215,6 +265,23 @@ def _cond(eqn, operands, evaluate, state):
     index, *operands = operands
     branches = [partial(branch, number) for number in range(len(subjaxprs(eqn)))]
     return jax.lax.switch(index, branches, operands, state)
+
+
+def _shard_map(eqn, operands, evaluate, state):
+    if jax.tree.leaves(state):
+        raise ValueError(
+            "found what is to be observed inside a 'shard_map' equation, where every "
+            "device sees its own part; transform the function outside of shard_map"
+        )
+    options = shard_map_options(eqn)._asdict()
+    # One list, not one argument each: a spec then holds for all arrays of an operand.
+    options["in_specs"] = (list(options["in_specs"]),)
+    options["out_specs"] = list(options["out_specs"])
+
+    def body(operands):
+        return evaluate(0, operands, None, state)[0]
+
+    return jax.shard_map(body, **options)(operands), state
 
 
 def _split(operands: Sequence, *sizes: int) -> list[list]:

@@ -12,7 +12,7 @@ ORDER = """
 types trees jaxprs rewriting devices switches
 numerics.formats numerics.words numerics.lookups numerics.fixed_point
 numerics.codebooks numerics.logarithmic numerics.two_terms numerics.floats
-numerics.exponents numerics.posits
+numerics.machine numerics.exponents numerics.posits
 numerics.primitives numerics.calibration numerics.blocks
 numerics.histograms numerics.observers numerics.learned
 numerics.rules numerics.provenance numerics.planning numerics.models numerics.scales
@@ -24,7 +24,7 @@ networks.supernet networks.compact networks.materialize networks.references
 data training checkpoints runs
 faults.rates faults.masks faults.bits faults.models faults.flips faults.upsets
 faults.defects faults.memory faults.noise faults.ftt
-faults.injection faults.gradients
+faults.sites faults.striking faults.injection faults.corruption faults.gradients
 faults.statistics faults.means faults.sampling_plans faults.stratified
 faults.sequential faults.paired faults.vulnerability
 faults.outcomes faults.records faults.trials faults.tasks faults.campaigns

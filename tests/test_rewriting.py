@@ -1,16 +1,19 @@
 """Rebuilt equations compute what they did, and pass a state through every round."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.jaxprs import bind, interpret, subjaxprs
+from jaxnas.jaxprs import bind, interpret, is_shard_map, subjaxprs
 from jaxnas.rewriting import (
     can_be_rebuilt,
     combine,
     entries,
     evaluated_in_place,
+    on_shards,
     partition,
     rebuild,
     replace,
@@ -111,6 +114,101 @@ def test_inputs_of_inner_jaxprs_are_told_by_their_roles():
     assert entries(call) == [[(0, "constant")]]
     assert evaluated_in_place(call)
     assert not evaluated_in_place(equation(jax.checkpoint(jnp.sin), X))
+
+
+MESH = jax.sharding.Mesh(np.asarray(jax.devices()), ("d",))
+ROWS, WHOLE = jax.sharding.PartitionSpec("d"), jax.sharding.PartitionSpec()
+
+
+def rebuilt(fun, *args):
+    """The results of a function with everything in it rebuilt."""
+
+    def run(closed, inputs):
+        def visit(eqn, operands):
+            bodies = subjaxprs(eqn)
+            if not bodies:
+                return bind(eqn, operands)
+
+            def evaluate(number, inputs, iteration, state):
+                return run(bodies[number], inputs), state
+
+            return rebuild(eqn, operands, evaluate)[0]
+
+        return interpret(closed, inputs, visit)
+
+    call = trace(fun, args, {})
+    return call.structure.unflatten(run(call.closed, call.arrays))
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_a_shard_map_stays_one_with_its_derivative(check_vma):
+    def shards(w, x):
+        y = jax.jit(jnp.sin)(x * w) + jax.lax.axis_index("d")
+        return y, jax.lax.psum(y.sum(), "d")
+
+    def fun(w, x):
+        options = {"in_specs": (WHOLE, ROWS), "out_specs": (ROWS, WHOLE)}
+        return jax.shard_map(shards, mesh=MESH, check_vma=check_vma, **options)(w, x)
+
+    def slopes(fun):
+        return jax.grad(lambda w, x: (fun(w, x)[0] * 2).sum() + fun(w, x)[1], (0, 1))
+
+    args = jnp.float32(3), jnp.arange(4.0 * MESH.size)
+    again = functools.partial(rebuilt, fun)
+    for mine, expected in [
+        (jax.jit(again)(*args), jax.jit(fun)(*args)),
+        (jax.jit(slopes(again))(*args), jax.jit(slopes(fun))(*args)),
+    ]:
+        jax.tree.map(np.testing.assert_array_equal, mine, expected)
+    (eqn,) = jax.make_jaxpr(again)(*args).jaxpr.eqns
+    assert is_shard_map(eqn) and not evaluated_in_place(eqn)
+    assert entries(eqn) == [[(0, "shard"), (1, "shard")]]
+
+
+def test_a_shard_map_of_replicated_arrays_is_no_call():
+    """Its jaxpr has the types of the equation, and names that only it binds."""
+
+    def fun(x):
+        total = lambda x: jax.lax.psum(x, "d")  # noqa: E731
+        return jax.shard_map(total, mesh=MESH, in_specs=WHOLE, out_specs=WHOLE)(x)
+
+    np.testing.assert_array_equal(rebuilt(fun, X), MESH.size * X)
+
+
+def test_a_state_does_not_leave_a_shard_map():
+    fun = jax.shard_map(jnp.sin, mesh=MESH, in_specs=WHOLE, out_specs=WHOLE)
+    call = trace(fun, (X,), {})
+    with pytest.raises(ValueError, match="outside of shard_map"):
+        counted(call.closed, [X], 0)
+
+
+def samples(key):
+    """Loops and branches that start from constants and go on with the key."""
+    bits = jax.random.bits(key, (4,))
+    total, sums = jax.lax.scan(lambda c, b: (c + b, c), jnp.uint32(0), bits)
+    drawn = jax.random.binomial(key, 1000.0, 0.3)
+    even = jax.lax.cond(
+        bits[0] % 2 == 0, lambda k: jax.random.bits(k), lambda _: jnp.uint32(7), key
+    )
+    start = (jnp.uint32(0), jnp.int32(0))
+    spun = jax.lax.while_loop(
+        lambda s: s[1] < 3, lambda s: (s[0] + bits[0], s[1] + 1), start
+    )
+    return total, sums, drawn, even, spun, jnp.uint32(3)
+
+
+def test_functions_that_know_no_mesh_run_on_shards():
+    def shards(number):
+        key = jax.random.fold_in(jax.random.key(0), number[0])
+        return jax.tree.map(lambda x: x[None], on_shards(samples, key))
+
+    numbers = jnp.arange(MESH.size)
+    run = jax.shard_map(shards, mesh=MESH, in_specs=ROWS, out_specs=ROWS)
+    found = jax.jit(run)(numbers)
+    for n in numbers:
+        expected = jax.jit(samples)(jax.random.fold_in(jax.random.key(0), n))
+        mine = jax.tree.map(lambda x, n=n: x[n], found)
+        jax.tree.map(np.testing.assert_array_equal, mine, expected)
 
 
 def test_what_cannot_be_rebuilt_is_refused():

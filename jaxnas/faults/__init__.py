@@ -5,6 +5,7 @@ from jaxnas.faults.campaigns import Campaign as Campaign
 from jaxnas.faults.campaigns import campaign as campaign
 from jaxnas.faults.campaigns import exhaustive as exhaustive
 from jaxnas.faults.campaigns import fastest_batch as fastest_batch
+from jaxnas.faults.corruption import corrupt as corrupt
 from jaxnas.faults.defects import Action as Action
 from jaxnas.faults.defects import stuck_at as stuck_at
 from jaxnas.faults.defects import word_faults as word_faults
@@ -19,9 +20,10 @@ from jaxnas.faults.ftt import mac_rate as mac_rate
 from jaxnas.faults.ftt import stuck_weights as stuck_weights
 from jaxnas.faults.gradients import faulty_state as faulty_state
 from jaxnas.faults.gradients import faulty_updates as faulty_updates
-from jaxnas.faults.injection import corrupt as corrupt
+from jaxnas.faults.injection import Strike as Strike
 from jaxnas.faults.injection import inject as inject
 from jaxnas.faults.injection import sites as sites
+from jaxnas.faults.injection import strikes as strikes
 from jaxnas.faults.masks import bernoulli_masks as bernoulli_masks
 from jaxnas.faults.masks import bernoulli_positions as bernoulli_positions
 from jaxnas.faults.masks import flips_to_masks as flips_to_masks

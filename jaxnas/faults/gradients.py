@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int32
 
-from jaxnas.faults.injection import corrupt
+from jaxnas.faults.corruption import corrupt
 from jaxnas.faults.models import FaultModel
 from jaxnas.numerics.formats import Format
 from jaxnas.types import Key

@@ -13,7 +13,14 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jaxtyping import Array, Float32, UInt
 
-from jaxnas.jaxprs import bind, called, contains, interpret, subjaxprs
+from jaxnas.jaxprs import (
+    bind,
+    called,
+    contains,
+    interpret,
+    subjaxprs,
+    varying_axes,
+)
 from jaxnas.numerics.formats import Format
 from jaxnas.numerics.primitives import quantize_p
 from jaxnas.rewriting import rebuild, trace
@@ -92,8 +99,9 @@ def with_words(fun: Callable, words: Mapping[str, StoredTensor]) -> Callable:
     """`fun` with the named sites read from these words, whatever it would store there.
 
     The signature stays; parameters that only feed these sites no longer matter. Every
-    call traces `fun`. Raises ValueError for a name that no site has, and for words of
-    another shape or format than the site's.
+    call traces `fun`. Raises ValueError for a name that no site has, for words of
+    another shape or format than the site's, and for a site inside a `shard_map` that
+    stores other words on every device.
     """
 
     def loaded(*args: Any, **kwargs: Any) -> Any:
@@ -132,6 +140,11 @@ def _evaluate(closed: ClosedJaxpr, inputs: list, words: Mapping, met: set) -> li
 
 def _read(eqn: JaxprEqn, tensor: StoredTensor) -> list:
     format, shape = eqn.params["format"], eqn.outvars[0].aval.shape
+    if axes := varying_axes(eqn.outvars[0].aval):
+        raise ValueError(
+            f"site {eqn.params['site']!r} stores other words on every device along "
+            f"{axes}; store what is given to shard_map, before it is parted"
+        )
     if tensor.format != format or tensor.words.shape != shape:
         raise ValueError(
             f"the words of site {eqn.params['site']!r} are {tensor.format} of shape "

@@ -27,6 +27,8 @@ from jaxnas.numerics.rules import Layout, Rule, Word
 from jaxnas.rewriting import entries, rebuild, trace
 from jaxnas.types import Scale
 
+PARTED = ("slice", "shard")  # inputs of which an inner jaxpr sees a part at a time
+
 
 def quantize_model(
     fun: Callable,
@@ -168,7 +170,8 @@ class _Placer:
     def region(self, number: int, eqn: JaxprEqn, values: list[_Value]) -> list[Array]:
         """An equation built anew; words of what it does not change enter from outside.
 
-        Those of slices are sliced too, the others are constants of the new body.
+        Those of slices and shards are parted too, the others are constants of the new
+        body.
         """
         bodies, firsts = subjaxprs(eqn), first_numbers(number, eqn)
         taken, pairs = entries(eqn), self.plan.regions[number]
@@ -181,13 +184,13 @@ class _Placer:
         ]
         operands = [value.array for value in values]
         for (operand, role), held in zip(taken[0], words[0], strict=True):
-            if role == "slice":
+            if role in PARTED:
                 operands[operand] = [operands[operand], *held.values()]
 
         def evaluate(n, inputs, iteration, state):
             inner = []
             for x, (_, role), held in zip(inputs, taken[n], words[n], strict=True):
-                array, *reads = x if role == "slice" else [x, *held.values()]
+                array, *reads = x if role in PARTED else [x, *held.values()]
                 known = dict(zip(held, reads, strict=True))
                 inner.append(_Value(array, words=known))
             results = self.run(bodies[n], inner, firsts[n])

@@ -90,6 +90,7 @@ _ALONG_AXES = {
     core.sharding_constraint_p.name,
     core.slice_p.name,
     core.stop_gradient_p.name,
+    "pvary",  # what is equal on all devices, typed as what may differ
     "split",
 }
 _MOVES = _ALONG_AXES | {

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.faults.injection import corrupt
+from jaxnas.faults.corruption import corrupt
 from jaxnas.faults.models import FaultModel, bit_flips
 from jaxnas.numerics import FixedPoint, absmax_scale
 

@@ -24,7 +24,6 @@ from jaxnas.numerics.formats import Format as Format
 from jaxnas.numerics.formats import word_dtype as word_dtype
 from jaxnas.numerics.integers import integer as integer
 from jaxnas.numerics.logarithmic import Logarithmic as Logarithmic
-from jaxnas.numerics.logarithmic import TwoTermLogarithmic as TwoTermLogarithmic
 from jaxnas.numerics.machine import MachineInteger as MachineInteger
 from jaxnas.numerics.models import quantize_model as quantize_model
 from jaxnas.numerics.observers import Observer as Observer

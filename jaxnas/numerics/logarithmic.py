@@ -7,37 +7,20 @@ representation with arbitrary log-base", ICCAD 2018 (doi 10.1145/3240765.3240803
 import functools
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int32, UInt
+from jaxtyping import Array, Float, Float32, UInt
 
 from jaxnas.numerics.formats import (
     Pair,
-    bracket,
     check_width,
-    in_units,
     integers,
     opaque,
     signed_fields,
     word_dtype,
 )
-from jaxnas.numerics.lookups import entry
+from jaxnas.numerics.lookups import Lookup, entry, tabulate
 from jaxnas.types import Scale, Values, Words
-
-
-class Antilogarithms(NamedTuple):
-    """The magnitudes of a format at scale one, ascending. NumPy arrays.
-
-    Level i is `values[i]`, written as the exponent field `fields[i]`. A magnitude is
-    on the level whose index is how many thresholds lie below it.
-    """
-
-    values: Float32[np.ndarray, " levels"]
-    fields: Int32[np.ndarray, " levels"]
-    thresholds: Float32[np.ndarray, " levels-1"]
-    level: Int32[np.ndarray, " fields"]  # by exponent field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,71 +102,27 @@ class Logarithmic:
         return True
 
     def encode(self, x: Values, scale: Scale) -> UInt[Array, "..."]:
-        level, negative = self._level(in_units(x, opaque(scale)))
-        field = entry(antilogarithms(self).fields, level)
-        word = jnp.where(negative, field | (self._largest + 1), field)
-        return word.astype(word_dtype(self.bits))
+        return _table(self).encode(x, opaque(scale)).astype(word_dtype(self.bits))
 
     def decode(self, words: Words, scale: Scale) -> Float32[Array, "..."]:
         # Powers from a float64 table, not from exp2: the table is exact to half a unit
         # in the last place on every device, and measured as fast on CPU.
         word = integers(words, self.bits)
-        return entry(_decoded(self), word) * opaque(scale)
+        return entry(_table(self).decoded, word) * opaque(scale)
 
     def quantize(self, x: Values, scale: Scale) -> Float32[Array, "..."]:
-        scale = opaque(scale)
-        level, negative = self._level(in_units(x, scale))
-        magnitude = entry(antilogarithms(self).values, level)
-        return jnp.where(negative, -magnitude, magnitude) * scale
+        return _table(self).quantize(x, opaque(scale))
 
     def neighbours(self, x: Values, scale: Scale) -> Pair:
-        scale, values = opaque(scale), antilogarithms(self).values
-        level, negative = self._level(in_units(x, scale))
-        # Ascending: the negative levels downwards, then the others. Without a zero,
-        # ranks -1 and 0 are +-least.
-        apart = int(values[0] > 0)
-        rank = jnp.where(negative, -level - apart, level)
-        last = len(values) - 1
-        below = jnp.maximum(rank - 1, -last - apart if self.signed else 0)
-        above = jnp.minimum(rank + 1, last)
-
-        def ranked(rank):
-            level = jnp.where(rank < 0, -rank - apart, rank)
-            magnitude = entry(values, level)
-            return jnp.where(rank < 0, -magnitude, magnitude) * scale
-
-        return bracket(x, ranked(rank), ranked(below), ranked(above))
+        return _table(self).neighbours(x, opaque(scale))
 
     def bounds(self, scale: Scale) -> Pair:
-        scale = opaque(scale)
-        if self.signed:
-            return -scale, scale
-        return float(antilogarithms(self).values[0]) * scale, scale
+        scale, values = opaque(scale), _table(self).values
+        return float(values[0]) * scale, float(values[-1]) * scale
 
     @property
     def _largest(self) -> int:
         return (1 << (self.bits - self.signed)) - 1
-
-    def _level(self, units: Array) -> tuple[Int32[Array, "..."], Bool[Array, "..."]]:
-        """The level of each magnitude, and whether the number is negative."""
-        table, magnitude = antilogarithms(self), jnp.abs(units)
-        last = len(table.values) - 1
-        # A logarithm finds the level or one beside it; the thresholds decide, so that
-        # no compiler and no device rounds another way.
-        octaves = jnp.log(magnitude) * (1 / math.log(self.base))
-        guess = jnp.clip(self._largest + jnp.round(octaves), 0, self._largest)
-        guess = jnp.where(guess > 0, guess, 0).astype(jnp.int32)  # drops NaN
-        level = guess if last == self._largest else entry(table.level, guess)
-        padded = np.concatenate([[-np.inf], table.thresholds, [np.inf]])
-        padded = padded.astype(np.float32)
-        up = magnitude > entry(padded, level + 1)
-        down = magnitude <= entry(padded, level)
-        level = level + up.astype(jnp.int32) - down.astype(jnp.int32)
-        negative = (units < 0) & ((level > 0) | bool(table.values[0] > 0))
-        if not self.signed:
-            level = jnp.where(units < 0, 0, level)
-            negative = jnp.zeros_like(negative)
-        return level, negative
 
 
 def check_base(base: float) -> None:
@@ -206,32 +145,21 @@ def _powers(format: Logarithmic) -> Float[np.ndarray, " fields"]:
 
 
 @functools.lru_cache
-def antilogarithms(format: Logarithmic) -> Antilogarithms:
-    """The magnitudes that words of a format stand for, and where they part."""
+def _table(format: Logarithmic) -> Lookup:
+    """Words and numbers, parted half-way in the logarithm."""
     powers = _powers(format)
-    read = powers.astype(np.float32)
+    read = powers
     if format.fraction is not None:
         read = np.rint(np.ldexp(powers, format.fraction)) * 2.0**-format.fraction
-        read = read.astype(np.float32)
-    values, fields, level = np.unique(read, return_index=True, return_inverse=True)
-    # Parted half-way in the logarithm; zero and the least power half an exponent below.
-    exact = powers if format.fraction is None else values.astype(np.float64)
-    low, high = exact[:-1], exact[1:]
-    # The least power itself may have been rounded down.
-    least = min(powers[fields[1]], exact[1])
-    edge = least / np.sqrt(np.float64(format.base))
-    middle = np.where(low > 0, np.sqrt(low) * np.sqrt(high), edge)
-    thresholds = middle.astype(np.float32)
-    above = thresholds > middle
-    thresholds[above] = np.nextafter(thresholds[above], np.float32(0))
-    fields, level = fields.astype(np.int32), level.astype(np.int32)
-    return Antilogarithms(values, fields, thresholds, level)
+    # Zero and the least magnitude part half an exponent below it, or below the power
+    # that was rounded up to it.
+    first = np.flatnonzero(read)[0]
+    edge = min(read[first], powers[first]) / np.sqrt(np.float64(format.base))
 
+    def middle(low, high):
+        mean = np.sqrt(np.abs(low)) * np.sqrt(np.abs(high))
+        around_zero = np.where(low < 0, -edge, edge) * ((low == 0) | (high == 0))
+        mean = np.where(mean == 0, around_zero, np.sign(low) * mean)
+        return np.where(low * high < 0, 0.0, mean)
 
-@functools.lru_cache
-def _decoded(format: Logarithmic) -> Float32[np.ndarray, " words"]:
-    """Value of every word at scale one."""
-    table = antilogarithms(format)
-    magnitudes = table.values[table.level]
-    negative = -magnitudes + np.float32(0)  # no negative zero
-    return np.concatenate([magnitudes, negative]) if format.signed else magnitudes
+    return tabulate(np.concatenate([read, -read]) if format.signed else read, middle)

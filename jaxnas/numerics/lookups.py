@@ -9,6 +9,7 @@ more than `LEFT` numbers between two such patterns are bisected, in two to four 
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -26,7 +27,8 @@ LEFT = 12
 """Up to so many that the leading bits leave are all compared; more are bisected."""
 
 BUCKETS = 1 << 12
-"""At most so many patterns of leading bits are told apart."""
+"""At most so many patterns of leading bits are told apart, or as many as a quarter of
+the thresholds."""
 
 ROUNDED = 3.01 * 2.0**-24
 """The relative rounding of value * scale * (1 / scale): three half units."""
@@ -117,31 +119,38 @@ def entry(
     return jnp.asarray(table).at[index].get(mode="promise_in_bounds")
 
 
-def tabulate(decoded: Float[np.ndarray, " words"]) -> Lookup:
+Middle = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Where the numbers between two neighbours part, in float64."""
+
+
+def tabulate(
+    decoded: Float[np.ndarray, " words"],
+    middle: Middle = lambda low, high: (low + high) / 2,
+) -> Lookup:
     """The lookup of a format whose word w stands for `decoded[w]` in float32.
 
-    Of two equally near values the one of smaller magnitude is nearest, of +-v it is +v.
+    A number in the middle belongs to the value of smaller magnitude, of +-v to +v.
     """
     decoded = decoded.astype(np.float32) + np.float32(0)  # no negative zero
     values, words = np.unique(decoded, return_index=True)  # the first of equal ones
-    thresholds = _thresholds(values)
+    middles = middle(values[:-1].astype(np.float64), values[1:].astype(np.float64))
+    thresholds = _thresholds(values, middles)
     many = len(thresholds) > COMPARED
     return Lookup(
         decoded,
         values,
         words.astype(np.int32),
         thresholds,
-        _slack(values),
+        _slack(values, middles),
         _buckets(thresholds) if many else None,
     )
 
 
-def _thresholds(values: np.ndarray) -> np.ndarray:
+def _thresholds(values: np.ndarray, middle: np.ndarray) -> np.ndarray:
     # x > t must hold for a float32 x exactly where x is nearer to the upper value. So
     # t is the largest float32 not above the middle, and below it if the middle itself
     # belongs to the upper value.
-    low, high = values[:-1].astype(np.float64), values[1:].astype(np.float64)
-    middle = (low + high) / 2
+    low, high = values[:-1], values[1:]
     rounded = middle.astype(np.float32)
     below = np.nextafter(rounded, np.float32(-np.inf))
     upwards = (abs(high) <= abs(low)) & (rounded == middle)
@@ -151,20 +160,20 @@ def _thresholds(values: np.ndarray) -> np.ndarray:
     return np.where((-tiny < thresholds) & (thresholds < 0), -tiny, thresholds)
 
 
-def _slack(values: np.ndarray) -> int:
-    values = values.astype(np.float64)
-    middle, own = (values[1:] + values[:-1]) / 2, np.arange(len(values))
+def _slack(values: np.ndarray, middle: np.ndarray) -> int:
+    values, own = values.astype(np.float64), np.arange(len(values))
     rounded = [values * (1 + way * ROUNDED) for way in (-1, 1)]
     return max(int(np.abs(np.searchsorted(middle, r) - own).max()) for r in rounded)
 
 
 def _buckets(thresholds: np.ndarray) -> Buckets:
     """As many leading bits as `BUCKETS` allows."""
+    most = max(BUCKETS, len(thresholds) // 4)
     magnitude = np.abs(thresholds).view(np.int32)
     least, largest = magnitude[magnitude > 0].min(), magnitude.max()
     for shift in range(24):
         first, count = int(least >> shift), int((largest >> shift) - (least >> shift))
-        if 2 * (count + 1) <= BUCKETS:
+        if 2 * (count + 1) <= most:
             break
     edges = np.arange(first + 1, first + count + 1, dtype=np.int32) << shift
     edges = edges.view(np.float32)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Integer, UInt32
+from jaxtyping import Array, Integer, UInt32
 
 from jaxnas.faults.flips import given_flips
 from jaxnas.faults.injection import Strike, inject
@@ -76,12 +76,14 @@ class SelectedBits(NamedTuple):
         last = self.stretches[-1]
         return last.start + last.all_words * last.site.format.bits
 
-    def locate(self, positions: Integer[np.ndarray, " flips"]) -> Located:
+    def locate(
+        self, positions: Integer[Array | np.ndarray, " flips"] | Sequence[int]
+    ) -> Located:
         """The site, the word and the bit of each position.
 
         Raises ValueError for a position that is none of the bits.
         """
-        positions = np.asarray(positions).astype(np.int64)
+        positions = np.asarray(positions, np.int64)
         outside = positions[(positions < 0) | (positions >= self.total)]
         if outside.size:
             raise ValueError(

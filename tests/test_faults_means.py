@@ -9,6 +9,7 @@ from jaxnas.faults.means import (
     effective_trials,
     mean_interval,
     merge,
+    moments_by,
     moments_of,
     share_interval,
 )
@@ -27,6 +28,17 @@ def test_moments_of_any_grouping_are_those_of_all():
         assert merged.trials == 57
         np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-14)
         np.testing.assert_allclose(merged.squares, 57 * VALUES.var(1), rtol=1e-8)
+
+
+def test_moments_by_group_are_those_of_each():
+    group = RNG.permutation(57) % 5
+    found = moments_by(VALUES[0], group, 6)  # the last one is empty
+    for n in range(5):
+        expected = moments_of(VALUES[0][group == n])
+        np.testing.assert_allclose([column[n] for column in found], expected)
+    assert found.trials[5] == 0
+    with pytest.raises(ValueError, match="1 of 2 values are not finite"):
+        moments_by(np.array([1.0, np.inf]), np.array([0, 0]), 1)
 
 
 def test_mean_interval_is_scipys():

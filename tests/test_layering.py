@@ -27,7 +27,8 @@ faults.defects faults.memory faults.noise faults.ftt
 faults.sites faults.striking faults.injection faults.corruption faults.gradients
 faults.statistics faults.means faults.sampling_plans faults.stratified
 faults.sequential faults.paired faults.vulnerability
-faults.outcomes faults.records faults.trials faults.tasks faults.campaigns
+faults.outcomes faults.records faults.trials faults.tasks faults.findings
+faults.campaigns faults.exhaustion faults.strata
 hardware.systolic hardware.memory
 analysis.resilience
 search.pareto search.morphisms search.objectives search.algorithms search.lemonade

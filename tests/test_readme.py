@@ -24,3 +24,13 @@ def test_the_examples_run_in_order_and_say_the_truth(capsys):
     assert set(names["scales"]) == {f"{name}{end}" for name in layers for end in ENDS}
     clean = names["stored"](names["variables"], names["images"])
     assert clean.shape == (1, 10) and (names["logits"] != clean).any()
+    assert names["found"].stopped and 0 < names["high"] - names["low"] <= 0.1
+    (flip,) = names["flips"]
+    assert (flip.before ^ flip.after).bit_count() == 1
+    assert names["again"].shape == (1, 10)
+    assert names["census"].trials == 36 * 8 and names["table"].trials.tolist() == 8 * [
+        36
+    ]
+    assert names["sample"].trials.tolist() == 8 * [8]
+    truth = names["census"].columns["sdc1"].mean()
+    assert names["estimate"].low <= truth <= names["estimate"].high

@@ -1,7 +1,6 @@
 """Faults in memory words: their laws, their injection, the statistics of effects."""
 
 from jaxnas.faults.bits import Flips as Flips
-from jaxnas.faults.campaigns import Campaign as Campaign
 from jaxnas.faults.campaigns import campaign as campaign
 from jaxnas.faults.campaigns import exhaustive as exhaustive
 from jaxnas.faults.campaigns import fastest_batch as fastest_batch
@@ -9,6 +8,11 @@ from jaxnas.faults.corruption import corrupt as corrupt
 from jaxnas.faults.defects import Action as Action
 from jaxnas.faults.defects import stuck_at as stuck_at
 from jaxnas.faults.defects import word_faults as word_faults
+from jaxnas.faults.exhaustion import Located as Located
+from jaxnas.faults.exhaustion import SelectedBits as SelectedBits
+from jaxnas.faults.exhaustion import flip_each as flip_each
+from jaxnas.faults.findings import Campaign as Campaign
+from jaxnas.faults.findings import stop_at as stop_at
 from jaxnas.faults.flips import directed_flips as directed_flips
 from jaxnas.faults.flips import fixed_flips as fixed_flips
 from jaxnas.faults.flips import given_flips as given_flips
@@ -31,6 +35,7 @@ from jaxnas.faults.masks import uniform_positions as uniform_positions
 from jaxnas.faults.means import Moments as Moments
 from jaxnas.faults.means import mean_interval as mean_interval
 from jaxnas.faults.means import merge as merge
+from jaxnas.faults.means import moments_by as moments_by
 from jaxnas.faults.means import moments_of as moments_of
 from jaxnas.faults.means import share_interval as share_interval
 from jaxnas.faults.memory import AddressMap as AddressMap
@@ -85,6 +90,11 @@ from jaxnas.faults.statistics import (
 from jaxnas.faults.statistics import design_effect as design_effect
 from jaxnas.faults.statistics import score_interval as score_interval
 from jaxnas.faults.statistics import wilson_interval as wilson_interval
+from jaxnas.faults.strata import BitStrata as BitStrata
+from jaxnas.faults.strata import StratifiedCampaign as StratifiedCampaign
+from jaxnas.faults.strata import bit_strata as bit_strata
+from jaxnas.faults.strata import draw_strata as draw_strata
+from jaxnas.faults.strata import stratified_campaign as stratified_campaign
 from jaxnas.faults.stratified import Estimate as Estimate
 from jaxnas.faults.stratified import stratified_mean as stratified_mean
 from jaxnas.faults.stratified import stratified_share as stratified_share

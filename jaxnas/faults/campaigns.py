@@ -11,7 +11,6 @@ the definition of the results. `fastest_batch` measures which one to take. On GP
 can choose other kernels at every compilation, too, unless its autotuning is off.
 """
 
-import dataclasses
 import functools
 import os
 import time
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import PyTree, Shaped
+from jaxtyping import PyTree
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -32,60 +31,17 @@ from rich.progress import (
 )
 
 from jaxnas.devices import across_processes
+from jaxnas.faults.findings import Campaign, Columns
 from jaxnas.faults.records import open_records
-from jaxnas.faults.statistics import Interval, clustered_wilson_interval
 from jaxnas.faults.tasks import Metrics, Task, prepare_task
 from jaxnas.faults.trials import run_one, run_range
 from jaxnas.types import Key
-
-Columns = dict[str, Shaped[np.ndarray, " trials"]]
 
 SECONDS = 2.0
 """How long the trials take, about, that the host asks for at a time."""
 
 GROUPS = 4096
 """The most batches that a device gets at a time."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Campaign:
-    """What a campaign found.
-
-    columns: by metric, one row per trial in the order of their numbers; mapped from the
-        disk where there are records. With records, only process 0 has them.
-    trials: how many that are.
-    stopped: whether the stopping rule ended the campaign.
-    inputs: how many inputs a trial has: the length of the outputs' first axis.
-    replay: `replay(i)` gives the faulty output of trial i once more, bit for bit.
-    """
-
-    columns: Columns
-    trials: int
-    stopped: bool
-    inputs: int
-    replay: Callable[[int], PyTree]
-
-    def interval(self, name: str, confidence: float = 0.95) -> Interval:
-        """Wilson's interval of a share of inputs, all of which share a trial's faults.
-
-        Raises:
-          ValueError: as `clustered_wilson_interval`; there is no such column, or it is
-            not a share of inputs in every trial.
-        """
-        if name not in self.columns:
-            raise ValueError(f"no column {name!r}; the columns are {[*self.columns]}")
-        counts = self.columns[name] * np.float64(self.inputs)
-        whole = np.rint(counts)
-        possible = np.isfinite(counts) & (whole >= 0) & (whole <= self.inputs)
-        # Shares are rounded to float32.
-        if not np.all(possible) or np.any(np.abs(counts - whole) > 0.01):
-            raise ValueError(
-                f"{name} is not the share of {self.inputs} inputs in every trial; take "
-                "an interval of the mean of its column"
-            )
-        return clustered_wilson_interval(
-            whole.astype(np.int64), self.inputs, confidence
-        )
 
 
 def campaign(
@@ -121,7 +77,8 @@ def campaign(
         the network, the fault models and the versions. Memory stays constant.
     stop: asked with the columns so far, of 100 trials, 125, 156, ... (each a quarter
         more) or of the numbers in `looks`; true ends the campaign there. It is never
-        asked at other moments, and asked again when a campaign is resumed.
+        asked at other moments, and asked again when a campaign is resumed. `stop_at`
+        makes one of a `StoppingRule`.
     progress: show a bar where standard error is a terminal.
 
     With several processes of `jax.distributed`, all call this alike. Process 0 asks
@@ -159,7 +116,7 @@ def exhaustive(
 ) -> Campaign:
     """`trial(position, *args)` for every position below `positions` once: no chance.
 
-    With a trial that flips the bit at `position`, every bit of every word is flipped:
+    With a trial of `flip_each` every bit of every word is flipped:
     row i of the columns is what bit i does, and their mean is exactly the expectation
     over one flip anywhere. Everything else is as in `campaign`.
     """

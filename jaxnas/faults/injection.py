@@ -126,6 +126,8 @@ def strikes(fun: Callable, *faults: Fault) -> Callable:
     faulty run meets: faults upstream have changed what is stored downstream. The
     function is compiled and run; the listing itself cannot be transformed.
 
+    Under `trial_key(key, i)` these are the words that trial i of a campaign changes.
+
     Raises:
       ValueError: as `inject`; a key that is traced, as under `jax.jit` or `jax.vmap`.
     """

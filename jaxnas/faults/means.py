@@ -48,15 +48,35 @@ def moments_of(values: Values) -> Moments:
             f"values of shape {values.shape}; expected one or more trials on the last "
             "axis"
         )
+    _check_finite(values)
+    mean = values.mean(-1)
+    squares = np.sum((values - mean[..., None]) ** 2, -1)
+    return Moments(values.shape[-1], mean, squares)
+
+
+def moments_by(
+    values: Values, group: Integer[np.ndarray, " trials"], groups: int
+) -> Moments:
+    """The moments of each group of trials, which are numbered from 0 on.
+
+    Raises:
+      ValueError: a value that is not finite.
+    """
+    values = np.asarray(values, float)
+    _check_finite(values)
+    trials = np.bincount(group, minlength=groups)
+    means = np.bincount(group, values, groups) / np.maximum(trials, 1)
+    squares = np.bincount(group, (values - means[group]) ** 2, groups)
+    return Moments(trials, means, squares)
+
+
+def _check_finite(values):
     unusable = int(np.sum(~np.isfinite(values)))
     if unusable:
         raise ValueError(
             f"{unusable} of {values.size} values are not finite; give the trials whose "
             "output is not a number a value, or count them as a proportion"
         )
-    mean = values.mean(-1)
-    squares = np.sum((values - mean[..., None]) ** 2, -1)
-    return Moments(values.shape[-1], mean, squares)
 
 
 def merge(first: Moments, second: Moments) -> Moments:

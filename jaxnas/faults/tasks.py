@@ -60,7 +60,7 @@ def prepare_task(
         name, or one that refuses its arguments or gives no real scalar.
     """
     _check_golden(golden)
-    named = _named(metrics)
+    named = named_metrics(metrics)
     draw = _position if key is None else trial_key
     measure = _measured(faulty, draw, tuple(named.items()))
     output = _output(faulty, draw)
@@ -119,7 +119,11 @@ def _measured(faulty, draw, metrics):
     return one
 
 
-def _named(metrics: Metrics) -> dict[str, Metric]:
+def named_metrics(metrics: Metrics) -> dict[str, Metric]:
+    """Metrics by the names of their columns.
+
+    Raises ValueError for none, and for two of one name.
+    """
     if not metrics:
         raise ValueError("no metrics; expected one or more, as outcomes.sdc1")
     if isinstance(metrics, Mapping):

@@ -59,10 +59,10 @@ def test_each_direction_has_its_own_rate():
 
 def test_flips_of_opposite_directions_are_independent():
     # With bit 0 zero and bit 1 one, each listens to another of the two rates.
-    found = faulted(directed_flips({0: 0.05}, {1: 0.03}), jnp.full(SHAPE, 2, jnp.uint8))
+    found = faulted(directed_flips({0: 0.05}, {1: 0.05}), jnp.full(SHAPE, 2, jnp.uint8))
     both = int((found == 1).sum())
-    assert stats.binomtest(both, found.size, 0.05 * 0.03).pvalue > 1e-4
-    assert_rates(found ^ 2, [0.05, 0.03, 0.0])
+    assert stats.binomtest(both, found.size, 0.05**2).pvalue > 1e-4
+    assert_rates(found ^ 2, [0.05, 0.05, 0.0])
 
 
 def test_traced_rates_nest_in_one_program():

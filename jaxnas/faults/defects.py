@@ -92,7 +92,7 @@ class StruckWords(NamedTuple):
 
 
 def word_faults(
-    rate: Rate, action: Action = "random", *, max_rate: float | None = None
+    rate: Rate, action: str = "random", *, max_rate: float | None = None
 ) -> FaultModel:
     """Whole words are struck, each with probability `rate`, independently.
 
@@ -130,7 +130,7 @@ def check_action(action: str) -> None:
 
 
 def act(
-    words: Words, masks: Words, action: Action, value: Words | None = None
+    words: Words, masks: Words, action: str, value: Words | None = None
 ) -> UInt[Array, "..."]:
     """The words after an action on the bits under the masks."""
     if action == "flip":

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Integer, UInt
 
 from jaxnas.faults.bits import listed
-from jaxnas.faults.defects import Action, act, check_action
+from jaxnas.faults.defects import act, check_action
 from jaxnas.faults.masks import bernoulli_positions, flips_to_masks
 from jaxnas.faults.models import FaultModel
 from jaxnas.faults.rates import Rate, largest_rate
@@ -51,7 +51,7 @@ class AddressMap:
     words_per_row: int
     banks: int = 1
     rows: int | None = None
-    spread: Spread = "row"
+    spread: str = "row"
     interleaved: bool = False
 
     def __post_init__(self):
@@ -96,10 +96,10 @@ class AddressMap:
 
 
 def unit_faults(
-    unit: Unit,
+    unit: str,
     rate: Rate,
     memory: AddressMap,
-    action: Action = "flip",
+    action: str = "flip",
     *,
     max_rate: float | None = None,
 ) -> FaultModel:

@@ -18,7 +18,7 @@ from jaxnas.faults.rates import Rate, largest_rate
 Unit = Literal["one", "peak", "rms"]
 
 
-def additive_noise(sigma: Rate, *, unit: Unit = "one") -> FaultModel:
+def additive_noise(sigma: Rate, *, unit: str = "one") -> FaultModel:
     """Every value plus an independent Gaussian number of deviation `sigma` units.
 
     unit: "one", or the largest magnitude ("peak") or the root of the mean square

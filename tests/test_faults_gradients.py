@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
+from jaxnas.faults.corruption import corrupt
 from jaxnas.faults.gradients import faulty_state, faulty_updates
-from jaxnas.faults.injection import corrupt
 from jaxnas.faults.models import FaultModel, bit_flips
 from jaxnas.numerics import FixedPoint
 

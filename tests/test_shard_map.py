@@ -178,19 +178,15 @@ def test_gradients_pass_faults_inside():
 def test_all_of_this_holds_on_two_devices():
     here = Path(__file__)
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
-    files = [str(here), str(here.parent / "test_rewriting.py")]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-n",
-        "0",
-        "-k",
-        "shard or device",
-        *files,
-    ]
+    files = [str(here), str(here.with_name("test_rewriting.py"))]
+    # Never this test itself, which would start itself without end.
+    chosen = "own_part or parts_of or before_they_are_parted or no_mesh or is_no_call"
     done = subprocess.run(
-        command, env=environment, cwd=here.parents[1], capture_output=True, text=True
+        [sys.executable, "-m", "pytest", "-n", "0", "-k", chosen, *files],
+        env=environment,
+        cwd=here.parents[1],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout[-4000:]
-    assert "9 passed" in done.stdout
+    assert "8 passed" in done.stdout

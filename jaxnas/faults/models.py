@@ -55,8 +55,10 @@ class SamplePositions(Protocol):
 class NetworkModel(NamedTuple):
     """A law of bit flips drawn once over all bits that a fault selects.
 
-    Positions count through the selected sites in program order, through the words of a
-    site in row-major order, and through the bits of a word from the lowest.
+    Positions count through the selected sites in program order, through the rounds of
+    the loops around a site (the outermost first) and the devices of a `shard_map`,
+    through its words in row-major order, and through the bits of a word from the
+    lowest. All branches count, also those that are not taken.
     """
 
     sample: SamplePositions
@@ -76,7 +78,7 @@ class Fault(NamedTuple):
 
     model: the law of the faults.
     stored: kinds of words, of "weight", "bias", "activation", "input", "scale" and
-        "accumulator"; None is all.
+        "accumulator"; None is all but accumulators, which are no memory.
     site: glob on the names of quantisation sites.
     layers: positions, in program order, among the sites that `stored`, `site` and
         `where` select; None is all of them.

@@ -97,6 +97,8 @@ def plot_fault_curves(
             for rates, accuracy, low, high, shade in curves:
                 colour = colours.to_rgba(shade)
                 ax.fill_between(rates, low, high, color=colour, alpha=0.2, linewidth=0)
+                if rates.size == 1:  # over which a band has no width
+                    ax.vlines(rates, low, high, color=colour, alpha=0.5, linewidth=0.9)
                 ax.plot(rates, accuracy, "o-", color=colour, markersize=2.5, lw=0.9)
             ax.set_xscale("log")
             ax.set_title(title)

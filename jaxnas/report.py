@@ -223,7 +223,7 @@ def _sensitivity_section(run: Run) -> str:
     if not panels:
         return ""
     figure = run.path / "figures" / "sensitivity.png"
-    label = "predictions changed by one flip (SDC-1)"
+    label = "SDC-1 of one flip"
     plots.plot_heat_maps(figure, panels, share_label=label)
     intro = (
         "How probably one flipped bit changes a prediction, by layer and bit position, "

@@ -11,7 +11,7 @@ import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxnas import __version__
 from jaxnas.overrides import override, print_help, split_arguments, suggestion
@@ -19,12 +19,16 @@ from jaxnas.overrides import override, print_help, split_arguments, suggestion
 USAGE = """\
 usage: jaxnas search CONFIG.py [--smoke] [--out=DIR] [--resume] [--overwrite]
                      [--key.sub=value ...]
-       jaxnas inject RUN [--rates=R,R,...] [--trials=N]
+       jaxnas inject RUN_OR_CHECKPOINT [--fault=KIND] [--rates=R,R,...]
+                     [--stored=weight,activation] [--target-halfwidth=W] [--trials=N]
+                     [--sensitivity-trials=N]
        jaxnas report RUN
        jaxnas search [CONFIG.py] --help    explains every key, with unit and default
+       jaxnas inject --help                the same
 
 search   evolves, trains and measures networks, and writes a run directory
-inject   measures the networks of a run directory under bit faults again
+inject   measures the networks of a run directory, or of one of its checkpoints
+         RUN/checkpoints/final-SCHEME, under faults again
 report   writes report.md and the figures of a run directory again
 
 PYTHONDEVMODE=1 in the environment shows the traceback behind an error."""
@@ -53,27 +57,88 @@ class SearchOptions:
             )
 
 
+Kind = Literal[
+    "bit_flips",
+    "top_bit_flips",
+    "rising_flips",
+    "falling_flips",
+    "double_flips",
+    "stuck_at",
+    "stuck_at_zero",
+    "stuck_at_one",
+    "word_faults",
+    "dead_elements",
+]
+"""Those of `jaxnas.faults.kinds`, which is expensive to import."""
+
+FEWEST, TRIALS, MOST_TRIALS = 200, 200, 20_000
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InjectOptions:
-    """Which faults are measured."""
+    """Which faults are measured, and how precisely."""
+
+    fault: Kind = "bit_flips"
+    """What happens to words: all their bits flip, only the highest one does, only zeros
+    do (rising) or ones (falling), or two adjacent bits at a time; bits are stuck, at
+    zero and at one as often or at either; words are replaced by random ones; values
+    read as zero (dead)."""
 
     rates: tuple[float, ...] = (1e-4, 1e-3, 1e-2)
-    """Bit error rates (per stored bit)."""
+    """Probabilities of a fault (per stored bit; of word_faults and dead_elements per
+    stored word). Single flips, which have no rate, are those of sensitivity-trials."""
 
-    trials: int = 200
-    """Random fault patterns per network, number scheme, target and rate (count)."""
+    stored: tuple[Literal["weight", "activation"], ...] = ("weight", "activation")
+    """Kinds of words that are struck, one after the other."""
+
+    target_halfwidth: float = 0.0
+    """Half the width of the 95 % interval of an accuracy at which its measurement ends
+    (share of images); 0 for a fixed number of trials."""
+
+    trials: int | None = None
+    """Random fault patterns per network, number scheme, kind of words and rate (count),
+    with target-halfwidth at most; None for 200, or at most 20000."""
+
+    sensitivity_trials: int = 100
+    """Single flips per layer and bit position in the best network of the front, each of
+    a random word and for a random image (count); 0 for none."""
 
     def __post_init__(self):
         if not self.rates or not all(0 < rate < 1 for rate in self.rates):
             raise ValueError(
-                f"--rates is {self.rates}, expected bit error rates between 0 and 1; "
+                f"--rates is {self.rates}, expected fault rates between 0 and 1; "
                 "for example --rates=1e-4,1e-3"
             )
-        if self.trials < 2:
+        if not self.stored or len(set(self.stored)) < len(self.stored):
+            raise ValueError(
+                f"--stored is {self.stored}, expected each kind of words at most once; "
+                "for example --stored=weight"
+            )
+        if not 0 <= self.target_halfwidth < 0.5:
+            raise ValueError(
+                f"--target-halfwidth is {self.target_halfwidth}, expected a share "
+                "below 0.5, or 0 for a fixed number of trials; for example 0.005"
+            )
+        if self.trials is not None and self.trials < 2:
             raise ValueError(
                 f"--trials is {self.trials}, expected at least 2: intervals come from "
                 "the spread of trials"
             )
+        if self.target_halfwidth and self.most <= FEWEST:
+            raise ValueError(
+                f"--trials is {self.trials}, expected more than {FEWEST} with "
+                "--target-halfwidth: so many are run before the interval is asked"
+            )
+        if self.sensitivity_trials < 0:
+            raise ValueError(
+                f"--sensitivity-trials is {self.sensitivity_trials}, expected 0 or more"
+            )
+
+    @property
+    def most(self) -> int:
+        """The number of trials, or the largest."""
+        default = MOST_TRIALS if self.target_halfwidth else TRIALS
+        return default if self.trials is None else self.trials
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -187,22 +252,49 @@ def _search(line: _Line) -> int:
 def _inject(line: _Line) -> int:
     if "help" in line.settings:
         options = {"options": InjectOptions()}
-        description = "Measures the networks of a run directory under bit faults."
-        print_help("jaxnas inject RUN", description, options)
+        description = (
+            "Measures the networks of a finished search under faults, and writes "
+            "faults.csv, faults.json, sensitivity.csv, figures and report.md into its "
+            "run directory. RUN is that directory; RUN/checkpoints/final-SCHEME, a "
+            "checkpoint of networks in one number scheme, measures only those."
+        )
+        print_help("jaxnas inject RUN_OR_CHECKPOINT", description, options)
         return 0
     (options,) = override((InjectOptions(),), line.settings)
-    run = line.target("run directory", "runs/digits")
-    if not (run / "config.json").is_file():
-        raise ValueError(
-            f"{run} is no run directory (it has no config.json); give the folder that "
-            "'jaxnas search' wrote, such as runs/digits"
-        )
+    given = line.target("run directory or checkpoint", "runs/digits")
+    run, scheme = _run_and_scheme(given)
 
     from jaxnas.experiment import inject
 
-    inject(run, options.rates, options.trials)
-    print(f"wrote {run / 'faults.jsonl'}")
+    inject(
+        run,
+        options.rates,
+        options.most,
+        half_width=options.target_halfwidth,
+        kind=options.fault,
+        stored=options.stored,
+        sensitivity_trials=options.sensitivity_trials,
+        **({"schemes": (scheme,)} if scheme else {}),
+    )
+    print(f"wrote {run / 'faults.csv'}")
     return 0
+
+
+def _run_and_scheme(path: Path) -> tuple[Path, str | None]:
+    """The run directory, and the scheme if `path` is one of its final checkpoints."""
+    if (path / "config.json").is_file():
+        return path, None
+    # A checkpoint alone does not say how its networks are read, or on which images.
+    resolved = path.resolve()
+    run = resolved.parent.parent
+    inside = resolved.parent.name == "checkpoints" and (run / "config.json").is_file()
+    if resolved.is_dir() and inside and resolved.name.startswith("final-"):
+        return run, resolved.name.removeprefix("final-")
+    raise ValueError(
+        f"{path} is no run directory (it has no config.json) and no checkpoint of "
+        "finished networks in one; give the folder that 'jaxnas search' wrote, such as "
+        "runs/digits, or runs/digits/checkpoints/final-fixed_point"
+    )
 
 
 def _report(line: _Line) -> int:

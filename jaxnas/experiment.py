@@ -13,7 +13,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -25,19 +24,36 @@ from rich.progress import (
 
 from jaxnas import checkpoints, runs
 from jaxnas.config import SearchConfig, from_plain
-from jaxnas.measurement import Faults, Finalists, measure_faults, train_finalists
+from jaxnas.front import finalists_of, front_rows, members_of, write_front
+from jaxnas.measurement import (
+    TARGETS,
+    Faults,
+    Finalists,
+    measure_faults,
+    train_finalists,
+)
 from jaxnas.networks import space as spaces
 from jaxnas.networks.layers import SCHEMES
-from jaxnas.preparation import FAULTS, FINAL, GENERATION, START, Stage, prepare, recipe
+from jaxnas.networks.materialize import materialize
+from jaxnas.preparation import (
+    FAULTS,
+    FINAL,
+    GENERATION,
+    SENSITIVITY,
+    START,
+    Stage,
+    prepare,
+    recipe,
+)
 from jaxnas.report import write_report
 from jaxnas.search.evolution import Evolution, Problem, generation, start
 from jaxnas.search.objectives import (
-    CHEAP,
     EXPENSIVE,
     HYPERVOLUME_REFERENCE,
     hypervolume_points,
 )
-from jaxnas.search.pareto import hypervolume, nondominated, thin
+from jaxnas.search.pareto import hypervolume
+from jaxnas.sensitivity import measure_sensitivity
 from jaxnas.training import initial_weights
 from jaxnas.types import Key
 
@@ -64,13 +80,28 @@ def search(
     with _progress() as progress:
         finalists = _train(stage, evolution, progress)
         _measure(stage, evolution, finalists, progress)
-    _write_front(stage, evolution, finalists)
+    write_front(stage, evolution, finalists)
     write_report(out)
     return out
 
 
-def inject(run: Path, rates: tuple[float, ...], trials: int) -> Path:
-    """Measure the front of a finished run under other rates and rewrite its report.
+def inject(
+    run: Path,
+    rates: tuple[float, ...],
+    trials: int,
+    *,
+    half_width: float = 0.0,
+    kind: str = "bit_flips",
+    stored: tuple[str, ...] = TARGETS,
+    schemes: tuple[str, ...] = SCHEMES,
+    sensitivity_trials: int = 0,
+) -> Path:
+    """Measure the front of a finished run under other faults and rewrite its report.
+
+    rates, trials, half_width, kind, stored: as of `Faults`.
+    schemes: the number schemes whose networks are measured.
+    sensitivity_trials: single flips in every bit position of every layer of the first
+        network of the front, for `sensitivity.csv`; 0 leaves that as it is.
 
     Raises ValueError for a run that is not finished.
     """
@@ -82,12 +113,14 @@ def inject(run: Path, rates: tuple[float, ...], trials: int) -> Path:
     described = json.loads((run / "config.json").read_text())
     stage = prepare(from_plain(SearchConfig, described["config"]), run)
     evolution = _evolve(stage)
-    faults = Faults(rates, trials, stage.config.faults.images)
+    images = stage.config.faults.images
+    faults = Faults(rates, trials, images, half_width, kind, stored)
     runs.keep_lines(run / "faults.jsonl", lambda line: True)
     with _progress() as progress:
         finalists = _train(stage, evolution, progress)
-        members = _members(_front_rows(stage, evolution, finalists))
-        total = len(members) * 2 * len(rates) * trials
+        rows = front_rows(stage, evolution, finalists)
+        members = [m for m in members_of(rows) if SCHEMES[m[0]] in schemes]
+        total = len(members) * len(stored) * len(rates) * trials
         task = progress.add_task("faults: trials", total=total)
         advance = functools.partial(progress.advance, task)
         for scheme, row in members:
@@ -95,8 +128,39 @@ def inject(run: Path, rates: tuple[float, ...], trials: int) -> Path:
                 stage, evolution, finalists, scheme, row, faults, advance
             )
             runs.append_lines(run / "faults.jsonl", lines)
+        if sensitivity_trials:
+            best = [member for member in members if member[1] == rows[0]]
+            count = stored, sensitivity_trials
+            _write_sensitivity(stage, evolution, finalists, best, *count, progress)
     write_report(run)
     return run
+
+
+def _write_sensitivity(
+    stage, evolution, finalists, members, stored, trials, progress
+) -> None:
+    """`sensitivity.csv`: the bits of one network, in every scheme of `members`."""
+    task = progress.add_task("single flips: trials", total=None)
+    rows = []
+    for scheme, row in members:
+        module, variables = materialize(
+            stage.problem.space,
+            evolution.algorithm.population[row],
+            *jax.tree.map(lambda leaf: leaf[row], finalists[scheme].weights),  # noqa: B023
+            scheme=SCHEMES[scheme],
+        )
+        found = measure_sensitivity(
+            stage.key(SENSITIVITY),
+            module.apply,
+            variables,
+            jnp.asarray(stage.images.test_images),
+            stored=stored,
+            trials=trials,
+            advance=functools.partial(progress.advance, task),
+        )
+        about = {"network": int(evolution.identity[row]), "scheme": SCHEMES[scheme]}
+        rows += [about | one for one in found]
+    runs.write_table(stage.out / "sensitivity.csv", rows)
 
 
 def _progress() -> Progress:
@@ -201,7 +265,7 @@ def _empty_evolution(problem: Problem, key: Key) -> Evolution:
 
 def _train(stage: Stage, evolution: Evolution, progress: Progress) -> list[Finalists]:
     """The front's networks trained to the end in every scheme, empty rows at zero."""
-    rows = np.flatnonzero(_finalists(stage, evolution))
+    rows = np.flatnonzero(finalists_of(stage, evolution))
     task = progress.add_task("final training: networks", total=len(SCHEMES) * len(rows))
     template = _final_template(stage)
     finalists = []
@@ -252,39 +316,11 @@ def _final_template(stage: Stage) -> Finalists:
     return Finalists(weights, errors, errors, errors)
 
 
-def _finalists(stage: Stage, evolution: Evolution) -> Bool[Array, " population"]:
-    """The population rows that are trained to the end: the front, thinned."""
-    state = evolution.algorithm
-    return jax.jit(thin)(state.fitness, stage.config.evolution.finalists, state.mask)
-
-
-def _front_rows(
-    stage: Stage, evolution: Evolution, finalists: list[Finalists]
-) -> list[int]:
-    """Population rows of the final front, by validation error after final training.
-
-    The final training moves the errors, so networks that are dominated now are left.
-    """
-    problem, state = stage.problem, evolution.algorithm
-    error = finalists[0].validation_error
-    column = problem.objectives.index(EXPENSIVE)
-    fitness = jnp.asarray(state.fitness).at[:, column].set(error)
-    front = np.asarray(nondominated(fitness, _finalists(stage, evolution)))
-    rows = np.flatnonzero(front)
-    return [
-        int(row) for row in rows[np.argsort(np.asarray(error)[rows], kind="stable")]
-    ]
-
-
-def _members(rows: list[int]):
-    return [(scheme, row) for row in rows for scheme in range(len(SCHEMES))]
-
-
 def _measure(stage, evolution, finalists, progress) -> None:
     """Append the fault records that are missing, one network and scheme at a time."""
     settings = stage.config.faults
     faults = Faults(settings.rates, settings.trials, settings.images)
-    members = _members(_front_rows(stage, evolution, finalists))
+    members = members_of(front_rows(stage, evolution, finalists))
     path = stage.out / "faults.jsonl"
     per_member = 2 * len(faults.rates)
     found = [_group(line) for line in runs.read_lines(path)]
@@ -328,29 +364,3 @@ def _measure_one(stage, evolution, finalists, scheme, row, faults, advance):
     member = {"id": int(evolution.identity[row]), "scheme": SCHEMES[scheme]}
     clean = {"clean_accuracy": 1 - float(one.test_error[row])}
     return [{**member, **record, **clean} for record in records]
-
-
-def _write_front(stage, evolution, finalists) -> None:
-    """`front.csv`: every front member with all that is known of it."""
-    records = {r["id"]: r for r in runs.read_lines(stage.out / "records.jsonl")}
-    faults = runs.read_lines(stage.out / "faults.jsonl")
-    widest = max(stage.problem.space.word_bits)
-    rows = []
-    for row in _front_rows(stage, evolution, finalists):
-        record = records[int(evolution.identity[row])]
-        entry = {name: record[name] for name in ("id", "generation", "architecture")}
-        entry["genotype"] = " ".join(map(str, record["genotype"]))
-        entry[EXPENSIVE] = float(finalists[0].validation_error[row])
-        entry |= {name: record["objectives"][name] for name in CHEAP}
-        for name, one in zip(SCHEMES, finalists, strict=True):
-            entry[f"test_accuracy_{name}"] = 1 - float(one.test_error[row])
-            wide = f"test_accuracy_{name}_all_words_{widest}_bits"
-            entry[wide] = 1 - float(one.widest_test_error[row])
-        for line in faults:
-            if line["id"] == record["id"] and line["rate"] in stage.config.faults.rates:
-                what = f"accuracy_{line['scheme']}_{line['target']}_{line['rate']:g}"
-                entry[what] = line["accuracy"]
-                entry[f"{what}_low"] = line["low"]
-                entry[f"{what}_high"] = line["high"]
-        rows.append(entry)
-    runs.write_table(stage.out / "front.csv", rows)

@@ -14,10 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxnas.devices import map_over_devices
 from jaxnas.faults.injection import inject
-from jaxnas.faults.models import Fault, bit_flips
+from jaxnas.faults.kinds import KINDS
+from jaxnas.faults.means import moments_of
+from jaxnas.faults.models import Fault
+from jaxnas.faults.sequential import share_rule
 from jaxnas.faults.statistics import clustered_wilson_interval, design_effect
-from jaxnas.faults.trials import count_correct, run_trials
+from jaxnas.faults.trials import count_outcomes, run_trials, run_until
 from jaxnas.networks import supernet
 from jaxnas.networks.space import SearchSpace, widest_words
 from jaxnas.training import (
@@ -101,11 +105,20 @@ def _widest_group(space, genotypes):
 
 
 class Faults(NamedTuple):
-    """What a network is measured under; trial i meets the same draws everywhere."""
+    """What a network is measured under; trial i meets the same draws everywhere.
+
+    trials: how many, or with a `half_width` at most.
+    half_width: of the interval of the accuracy, as a share, at which a measurement
+        ends; 0 for all trials.
+    kind: of `KINDS`. stored: the kinds of words that are struck, one after the other.
+    """
 
     rates: tuple[float, ...]
     trials: int
     images: int
+    half_width: float = 0.0
+    kind: str = "bit_flips"
+    stored: tuple[str, ...] = TARGETS
 
 
 def measure_faults(
@@ -123,19 +136,63 @@ def measure_faults(
     """Accuracy under faults of one network, one record per target and rate.
 
     The interval is Wilson's at 95 % for outcomes that share the faults of their trial;
-    `effective_trials` is how many independent outcomes the measurement is worth.
+    `effective_trials` is how many independent outcomes the measurement is worth;
+    `sdc1` and `due` are shares of the images, as the metrics of `faults.outcomes`.
     """
-    trial = _trial(space, faults)
-    numbers = jnp.arange(faults.trials)
-    operands = weights, genotype, jnp.int32(scheme), images, labels
+    largest = max(faults.rates)
+    trial = _trial(space, faults.kind, faults.stored, largest, faults.images)
+    network = weights, genotype, jnp.int32(scheme)
+    golden = _predictions(space, network, images)
     records = []
-    for target in TARGETS:
+    for target in faults.stored:
         for rate in faults.rates:
-            rates = [jnp.float32(rate if target == one else 0.0) for one in TARGETS]
-            counts = np.asarray(run_trials(trial, key, numbers, rates, *operands))
-            records.append({"target": target, **summary(counts, rate, faults.images)})
+            rates = [jnp.float32(rate if target == t else 0.0) for t in faults.stored]
+            operands = rates, *network, images, labels, golden
+            counts = _count(trial, key, faults, operands)
+            right, sdc1, due = counts.T
+            records.append(
+                {
+                    "target": target,
+                    "fault": faults.kind,
+                    **summary(right, rate, faults.images),
+                    "sdc1": float(sdc1.mean() / faults.images),
+                    "due": float(due.mean() / faults.images),
+                }
+            )
             advance(faults.trials)
     return records
+
+
+def _count(trial, key, faults, operands) -> Int[np.ndarray, "trials outcomes"]:
+    if not faults.half_width:
+        return np.asarray(run_trials(trial, key, jnp.arange(faults.trials), *operands))
+    rule = share_rule(faults.half_width, size=faults.images)
+
+    def done(counts):
+        return rule.done(moments_of(counts[:, 0] / faults.images))
+
+    return run_until(trial, key, done, faults.trials, *operands)
+
+
+def _predictions(space, network, images) -> Int[Array, " images"]:
+    """The class of every image without faults."""
+    count = images.shape[0]
+    rows = np.arange(count + -count % BATCH).clip(max=count - 1).reshape(-1, BATCH)
+    found = map_over_devices(_predict(space), rows, *network, images)
+    return found.reshape(-1)[:count]
+
+
+BATCH = 128
+
+
+@functools.cache
+def _predict(space):
+    def one(rows, weights, genotype, scheme, images):
+        batch = images[rows]
+        logits = supernet.apply(space, *weights, genotype, batch, scheme=scheme)[0]
+        return jnp.argmax(logits, axis=1)
+
+    return one
 
 
 def summary(counts: Int[np.ndarray, " trials"], rate: float, images: int) -> dict:
@@ -154,19 +211,19 @@ def summary(counts: Int[np.ndarray, " trials"], rate: float, images: int) -> dic
 
 
 @functools.cache
-def _trial(space, faults):
-    """Correct images of one trial; rates are traced, so one program serves them all."""
+def _trial(space, kind, stored, largest, size):
+    """Outcomes of one trial; rates are traced, so one program serves them all."""
 
-    def trial(key, rates, weights, genotype, scheme, images, labels):
+    def trial(key, rates, weights, genotype, scheme, images, labels, golden):
         def network(batch):
             return supernet.apply(space, *weights, genotype, batch, scheme=scheme)[0]
 
-        models = [bit_flips(rate, max_rate=max(faults.rates)) for rate in rates]
         struck = [
-            Fault(model, stored=(target,))
-            for model, target in zip(models, TARGETS, strict=True)
+            Fault(KINDS[kind](rate, largest), stored=(target,))
+            for rate, target in zip(rates, stored, strict=True)
         ]
         faulty = inject(network, *struck)
-        return count_correct(faulty, key, images, labels, faults.images)
+        found = count_outcomes(faulty, key, images, labels, golden, size)
+        return jnp.stack(found)
 
     return trial

@@ -84,7 +84,7 @@ class Curve(NamedTuple):
 def plot_fault_curves(
     path: Path, panels: dict[str, list[Curve]], *, shade_label: str
 ) -> None:
-    """Accuracy against bit error rate; one curve and band per network, by shade.
+    """Accuracy against the rate of faults; one curve and band per network, by shade.
 
     All curves of all panels share one colour scale, logarithmic for positive shades.
     """
@@ -97,13 +97,47 @@ def plot_fault_curves(
             for rates, accuracy, low, high, shade in curves:
                 colour = colours.to_rgba(shade)
                 ax.fill_between(rates, low, high, color=colour, alpha=0.2, linewidth=0)
+                if rates.size == 1:  # over which a band has no width
+                    ax.vlines(rates, low, high, color=colour, alpha=0.5, linewidth=0.9)
                 ax.plot(rates, accuracy, "o-", color=colour, markersize=2.5, lw=0.9)
             ax.set_xscale("log")
             ax.set_title(title)
             ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        _label_outer(figure, "bit error rate", "accuracy")
+        _label_outer(figure, "fault rate", "accuracy")
         bar = figure.colorbar(colours, ax=axes, aspect=40, pad=0.01)
         bar.set_label(shade_label)
+        bar.outline.set_visible(False)
+        _write(figure, path)
+
+
+class HeatMap(NamedTuple):
+    """A share for every layer and bit position, lowest bit first; NaN is no bit."""
+
+    layers: list[str]
+    shares: Float[np.ndarray, "layers bits"]
+
+
+def plot_heat_maps(
+    path: Path, panels: dict[str, HeatMap], *, share_label: str, columns: int = 2
+) -> None:
+    """Layer against bit position, highest bit on the left; one colour scale for all."""
+    rows = max(len(panel.layers) for panel in panels.values())
+    most = max(np.nanmax(panel.shares) for panel in panels.values())
+    scale = Normalize(0, most or 1)
+    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
+        figure, axes = _grid(len(panels), columns, (3.4, 0.8 + 0.16 * rows))
+        for ax, (title, panel) in zip(axes, panels.items(), strict=True):
+            bits = panel.shares.shape[1]
+            edges = np.arange(bits + 1) - 0.5, np.arange(len(panel.layers) + 1) - 0.5
+            ax.pcolormesh(*edges, panel.shares, norm=scale, cmap="viridis")
+            ax.set(xlim=(bits - 0.5, -0.5), ylim=(len(panel.layers) - 0.5, -0.5))
+            ax.set_yticks(range(len(panel.layers)), panel.layers)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.set_title(title)
+        _label_outer(figure, "bit position (0 is the lowest)", "layer")
+        colours = ScalarMappable(scale, "viridis")
+        bar = figure.colorbar(colours, ax=axes, aspect=40, pad=0.01)
+        bar.set_label(share_label)
         bar.outline.set_visible(False)
         _write(figure, path)
 

@@ -23,7 +23,7 @@ from jaxnas.search.objectives import EXPENSIVE, cheap_objectives
 from jaxnas.training import NO_LABEL, Recipe
 from jaxnas.types import Key
 
-START, GENERATION, FINAL, FAULTS = range(4)
+START, GENERATION, FINAL, FAULTS, SENSITIVITY = range(5)
 
 
 class Stage(NamedTuple):

@@ -15,15 +15,18 @@ import numpy as np
 
 from jaxnas import plots
 from jaxnas.analysis.resilience import rank_agreement
+from jaxnas.results import read_heat_maps, write_fault_tables
 
 ERROR = "validation_error"
+FLIPS = "bit_flips"
+FAULT_KEY = ("id", "scheme", "target", "fault", "rate")
 
 
 class Run(NamedTuple):
     """What a finished search left: one dictionary per line of its files.
 
-    `faults` is keyed by (id, scheme, target, rate); of measurements of the same thing
-    the last one stands. `front` is in the order of `front.csv`.
+    `faults` is keyed by (id, scheme, target, fault, rate); of measurements of the same
+    thing the last one stands. `front` is in the order of `front.csv`.
     """
 
     path: Path
@@ -31,7 +34,7 @@ class Run(NamedTuple):
     provenance: dict
     records: dict[int, dict]
     front: list[dict[str, str]]
-    faults: dict[tuple[int, str, str, float], dict]
+    faults: dict[tuple[int, str, str, str, float], dict]
     progress: list[dict]
 
 
@@ -62,7 +65,7 @@ def read_run(run: str | os.PathLike) -> Run:
         _read_json(path / "provenance.json"),
         {record["id"]: record for record in _read_lines(path / "records.jsonl")},
         front,
-        {(f["id"], f["scheme"], f["target"], f["rate"]): f for f in faults},
+        {tuple(fault[name] for name in FAULT_KEY): fault for fault in faults},
         _read_lines(path / "progress.jsonl"),
     )
     _require_complete(read)
@@ -110,13 +113,13 @@ def _require_complete(run: Run) -> None:
         if (member, *group) not in run.faults:
             raise ValueError(
                 f"{run.path / 'faults.jsonl'} lacks front member {member} at "
-                f"{_words(*group[:2])}, rate {group[2]:g}; measure it with "
+                f"{_words(*group[:3])}, rate {group[3]:g}; measure it with "
                 f"'jaxnas inject {run.path}'"
             )
 
 
 def write_report(run: str | os.PathLike) -> Path:
-    """Writes the figures and `report.md` of a run directory; returns the report.
+    """Writes the figures, tables and `report.md` of a run; returns the report.
 
     Raises ValueError as `read_run` does, before anything is written.
     """
@@ -126,11 +129,13 @@ def write_report(run: str | os.PathLike) -> Path:
         _summary(read),
         _front_section(read),
         _fault_section(read),
+        _sensitivity_section(read),
         _agreement_section(read),
         _scheme_section(read),
         _progress_section(read),
         _provenance_section(read),
     ]
+    write_fault_tables(read.path, read.faults.values())
     report = read.path / "report.md"
     report.write_text("\n".join(filter(None, sections)), encoding="utf-8")
     return report
@@ -185,42 +190,58 @@ def _fault_section(run: Run) -> str:
     text, panels = [], {}
     names = _objectives(run)
     shade = "weight_bytes" if "weight_bytes" in names else names[-1]
-    for scheme, target in _pairs(run):
-        rates = _rates(run, scheme, target)
-        rows, panels[_words(scheme, target)] = [], []
+    for group in _groups(run):
+        title, rates = _words(*group), _rates(run, *group)
+        rows, panels[title] = [], []
         for member in run.front:
             number = int(member["id"])
-            cells = [run.faults[number, scheme, target, rate] for rate in rates]
+            cells = [run.faults[number, *group, rate] for rate in rates]
             accuracies = [_interval(c["accuracy"], c["low"], c["high"]) for c in cells]
             clean = _number(cells[0]["clean_accuracy"], "accuracy")
             rows.append([member["id"], clean, *accuracies])
             values = [[c[k] for c in cells] for k in ("accuracy", "low", "high")]
             size = float(run.records[number]["objectives"][shade])
             curve = plots.Curve(np.array(rates), *np.array(values, float), size)
-            panels[_words(scheme, target)].append(curve)
+            panels[title].append(curve)
         header = ["id", "no faults", *(f"rate {rate:g}" for rate in rates)]
-        text += [f"**{_words(scheme, target).capitalize()}**", _table(header, rows)]
+        text += [f"**{title.capitalize()}**", _table(header, rows)]
     figure = run.path / "figures" / "faults.png"
     plots.plot_fault_curves(figure, panels, shade_label=plots.quantity_label(shade))
     some = next(iter(run.faults.values()))
     intro = (
         "Mean accuracy over random faults (every stored bit flips independently, with "
-        "the rate given per bit) and the interval of that mean; "
+        "the rate given per bit, where no other fault is named) and the interval of "
+        "that mean; "
         f"{min(f['trials'] for f in run.faults.values())} trials or more of "
         f"{some['images_per_trial']} images each."
     )
     return _section("Under bit faults", intro, *text, _image("faults", "Fault curves"))
 
 
+def _sensitivity_section(run: Run) -> str:
+    panels = read_heat_maps(run.path)
+    if not panels:
+        return ""
+    figure = run.path / "figures" / "sensitivity.png"
+    label = "SDC-1 of one flip"
+    plots.plot_heat_maps(figure, panels, share_label=label)
+    intro = (
+        "How probably one flipped bit changes a prediction, by layer and bit position, "
+        "in the best network of the front; `sensitivity.csv` has the intervals."
+    )
+    return _section("Critical bits", intro, _image("sensitivity", "Critical bits"))
+
+
 def _agreement_section(run: Run) -> str:
     rows, panels = [], {}
-    for scheme, target in _pairs(run):
+    for scheme, target, fault in _groups(run):
         predictor = f"{target}_fragility"
-        if predictor not in _objectives(run):
+        # What is predicted is the effect of flips.
+        if predictor not in _objectives(run) or fault != FLIPS:
             continue
-        for rate in _rates(run, scheme, target):
-            panel = _comparison(run, predictor, (scheme, target, rate))
-            title = f"{_words(scheme, target)}, at {rate:g}"
+        for rate in _rates(run, scheme, target, fault):
+            panel = _comparison(run, predictor, (scheme, target, fault, rate))
+            title = f"{_words(scheme, target, fault)}, at {rate:g}"
             try:
                 found = rank_agreement(panel.predicted, panel.measured)
                 spearman = f"{found.spearman:.2f} [{found.low:.2f}, {found.high:.2f}]"
@@ -256,20 +277,21 @@ def _comparison(run: Run, predictor: str, group) -> plots.Comparison:
 
 
 def _scheme_section(run: Run) -> str:
-    schemes = sorted({scheme for _, scheme, _, _ in run.faults})
+    schemes = sorted({scheme for scheme, _, _ in _groups(run)})
     rows = []
     for first, second in itertools.combinations(schemes, 2):
-        for target in sorted({target for _, _, target, _ in run.faults}):
-            shared = set(_rates(run, first, target)) & set(_rates(run, second, target))
+        for what in sorted({(target, fault) for _, target, fault in _groups(run)}):
+            shared = set(_rates(run, first, *what)) & set(_rates(run, second, *what))
             for rate in sorted(shared):
-                a = _faults_of_front(run, first, target, rate)
-                b = _faults_of_front(run, second, target, rate)
+                a = _faults_of_front(run, first, *what, rate)
+                b = _faults_of_front(run, second, *what, rate)
                 both = list(zip(a, b, strict=True))
                 difference = np.mean([x["accuracy"] - y["accuracy"] for x, y in both])
                 better = sum(x["low"] > y["high"] for x, y in both)
                 worse = sum(x["high"] < y["low"] for x, y in both)
                 counts = [str(better), str(worse), str(len(both) - better - worse)]
-                cells = [target, f"{rate:g}", f"{100 * difference:+.2f}", *counts]
+                points = f"{100 * difference:+.2f}"
+                cells = [_named(*what), f"{rate:g}", points, *counts]
                 rows.append([f"{first} − {second}".replace("_", " "), *cells])
     if not rows:
         return ""
@@ -321,17 +343,22 @@ def _flat(tree, prefix: str = ""):
             yield f"{prefix}{name}", value
 
 
-def _pairs(run: Run) -> list[tuple[str, str]]:
-    return sorted({(scheme, target) for _, scheme, target, _ in run.faults})
+def _groups(run: Run) -> list[tuple[str, str, str]]:
+    """Schemes, targets and faults that were measured."""
+    return sorted({(s, t, fault) for _, s, t, fault, _ in run.faults})
 
 
-def _rates(run: Run, scheme: str, target: str) -> list[float]:
-    return sorted({rate for _, s, t, rate in run.faults if (s, t) == (scheme, target)})
+def _rates(run: Run, *group: str) -> list[float]:
+    return sorted({rate for _, *of, rate in run.faults if tuple(of) == group})
 
 
-def _words(scheme: str, target: str) -> str:
+def _words(scheme: str, target: str, fault: str) -> str:
     plural = {"weight": "weights", "activation": "activations"}.get(target, target)
-    return f"{scheme.replace('_', ' ')}, {plural}"
+    return f"{scheme.replace('_', ' ')}, {_named(plural, fault)}"
+
+
+def _named(target: str, fault: str) -> str:
+    return target if fault == FLIPS else f"{target}, {fault.replace('_', ' ')}"
 
 
 def _number(value: float, name: str) -> str:

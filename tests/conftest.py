@@ -87,10 +87,12 @@ def pristine_run(tmp_path_factory):
         for rate in RATES:
             accuracy = 0.1 + (clean - 0.1) * np.exp(-slope * rate)
             keys = {"id": record["id"], "scheme": scheme, "target": target}
+            keys |= {"fault": "bit_flips"}
             counts = {"trials": 200, "images_per_trial": 539, "effective_trials": 200}
             measured = {"clean_accuracy": clean, "accuracy": accuracy}
             bounds = {"low": accuracy - 0.004, "high": accuracy + 0.003}
-            faults.append(keys | {"rate": rate} | counts | measured | bounds)
+            others = {"sdc1": clean - accuracy, "due": 0.0}
+            faults.append(keys | {"rate": rate} | counts | measured | bounds | others)
     with open(run / "front.csv", "w", newline="") as file:
         writer = csv.writer(file)
         objectives = list(front[0]["objectives"])

@@ -73,7 +73,7 @@ def library(monkeypatch, tmp_path):
         return out
 
     experiment.search = search
-    experiment.inject = lambda *arguments: calls.append(arguments)
+    experiment.inject = lambda *given, **options: calls.append((*given, options))
     monkeypatch.setitem(sys.modules, "jaxnas.config", config)
     monkeypatch.setitem(sys.modules, "jaxnas.experiment", experiment)
     monkeypatch.setattr(jaxnas, "config", config, raising=False)
@@ -128,10 +128,16 @@ BAD = {
     "search failing.py": "config() of config file failing.py fails: training.steps is",
     "search empty.py": "config file empty.py defines no function config()",
     "search other.py": "config() of config file other.py returns int; it must return",
-    "inject": "'jaxnas inject' takes one run directory, found none",
-    "inject none": "none is no run directory (it has no config.json); give",
-    "inject none --rates=2": "--rates is (2.0,), expected bit error rates between",
-    "inject none --trials=1": "--trials is 1, expected at least 2",
+    "inject": "'jaxnas inject' takes one run directory or checkpoint, found none",
+    "inject none": "none is no run directory (it has no config.json) and no checkpoint",
+    "inject . --rates=2": "--rates is (2.0,), expected fault rates between",
+    "inject . --trials=1": "--trials is 1, expected at least 2",
+    "inject . --fault=flips": "--fault is 'flips', expected one of bit_flips, top_bit",
+    "inject . --stored=logit": "--stored is 'logit', expected",
+    "inject . --stored=weight,weight": "expected each kind of words at most once",
+    "inject . --target-halfwidth=0.5": "--target-halfwidth is 0.5, expected a share",
+    "inject . --target-halfwidth=0.1 --trials=200": "expected more than 200 with",
+    "inject . --sensitivity-trials=-1": "--sensitivity-trials is -1, expected 0",
     "inject none --rate=1e-3": "unknown key --rate, did you mean --rates?",
     "report none": "none is no run directory",
     "report none --dpi=3": "unknown key --dpi",
@@ -210,12 +216,49 @@ def test_the_short_help_names_all_commands(arguments, capsys):
 
 def test_inject_and_report_work_on_a_run_directory(library, finished_run, capsys):
     assert cli.main(["inject", str(finished_run), "--rates=1e-3", "--trials=7"]) == 0
-    assert library.calls == [(finished_run, (1e-3,), 7)]
+    ((run, rates, trials, options),) = library.calls
+    assert (run, rates, trials) == (finished_run, (1e-3,), 7)
+    assert options == {
+        "half_width": 0.0,
+        "kind": "bit_flips",
+        "stored": ("weight", "activation"),
+        "sensitivity_trials": 100,
+    }
+    assert capsys.readouterr().out == f"wrote {finished_run / 'faults.csv'}\n"
     assert cli.main(["report", str(finished_run)]) == 0
     assert capsys.readouterr().out.endswith(f"wrote {finished_run / 'report.md'}\n")
     assert (finished_run / "report.md").is_file()
+
+
+def test_inject_takes_a_checkpoint_of_one_scheme(library, finished_run, capsys):
+    checkpoints = finished_run / "checkpoints"
+    for name in ("search", "final-logarithmic"):
+        (checkpoints / name).mkdir(parents=True)
+    text = "--fault stuck_at --stored=weight --target-halfwidth 0.005"
+    final = checkpoints / "final-logarithmic"
+    assert cli.main(["inject", str(final), *text.split()]) == 0
+    ((run, _, most, options),) = library.calls
+    assert run == finished_run and most == cli.MOST_TRIALS
+    expected = {"half_width": 0.005, "kind": "stuck_at", "stored": ("weight",)}
+    assert options.items() >= (expected | {"schemes": ("logarithmic",)}).items()
+    for other in (checkpoints / "search", checkpoints, checkpoints / "final-none"):
+        assert cli.main(["inject", str(other)]) == 2
+        assert f"{other} is no run directory" in capsys.readouterr().err
+    assert len(library.calls) == 1
+
+
+def test_help_of_inject_explains_every_option(capsys):
     assert cli.main(["inject", "--help"]) == 0
-    assert "Bit error rates (per stored bit)." in capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "RUN/checkpoints/final-SCHEME" in text
+    for expected in (
+        "--fault {bit_flips,top_bit_flips,",
+        "(per stored bit; of word_faults and dead_elements per stored word).",
+        "(share of images); 0 for a fixed number of trials. (default: 0.0)",
+        "None for 200, or at most 20000. (default: None)",
+        "(count); 0 for none. (default: 100)",
+    ):
+        assert expected in text
 
 
 CACHE = """

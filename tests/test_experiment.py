@@ -50,7 +50,8 @@ def front_of(run):
 def test_all_files_are_there(finished):
     names = {path.name for path in finished.iterdir()}
     files = {"config.json", "provenance.json", "front.csv", "report.md", *LINES}
-    assert names == files | {"checkpoints", "figures"}
+    tables = {"faults.csv", "faults.json"}
+    assert names == files | tables | {"checkpoints", "figures"}
     assert any((finished / "figures").iterdir())
     provenance = json.loads((finished / "provenance.json").read_text())
     assert provenance["command"] == "jaxnas search tiny.py"
@@ -236,6 +237,32 @@ def test_measuring_again_finds_the_same(copy, finished, monkeypatch):
     assert after[: len(before)] == before
     again = after[len(before) :]
     assert len(again) == len(before) and all(line in before for line in again)
+    assert (copy / "front.csv").read_bytes() == (finished / "front.csv").read_bytes()
+
+
+def test_other_faults_in_one_scheme_stand_beside_the_first(copy, finished):
+    """And single flips are listed for every bit of the first network."""
+    rates, trials = (CONFIG.faults.rates[-1],), CONFIG.faults.trials
+    options = {"kind": "stuck_at", "stored": ("weight",), "schemes": ("fixed_point",)}
+    inject(copy, rates, trials, **options, sensitivity_trials=4)
+    before = len(read_lines(finished / "faults.jsonl"))
+    added = read_lines(copy / "faults.jsonl")[before:]
+    members = [int(row["id"]) for row in front_of(copy)]
+    assert [line["id"] for line in added] == members
+    for line in added:
+        found = tuple(line[name] for name in ("scheme", "target", "fault", "rate"))
+        assert found == ("fixed_point", "weight", "stuck_at", *rates)
+    report = (copy / "report.md").read_text()
+    assert "**Fixed point, weights, stuck at**" in report
+    assert len(json.loads((copy / "faults.json").read_text())) == before + len(added)
+    with (copy / "sensitivity.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["network"] for row in rows} == {str(members[0])}
+    assert {row["stored"] for row in rows} == {"weight"}
+    assert rows[0]["site"] == "stem/kernel" and rows[-1]["site"] == "head/kernel"
+    assert (copy / "figures" / "sensitivity.png").is_file()
+    # What is asked for again in front.csv are the faults of the configuration.
+    search(CONFIG, copy, name="tiny", resume=True)
     assert (copy / "front.csv").read_bytes() == (finished / "front.csv").read_bytes()
 
 

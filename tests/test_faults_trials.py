@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from jaxnas.faults.trials import (
-    count_correct,
+    FIRST_LOOK,
+    count_outcomes,
     run_one,
     run_range,
     run_trials,
+    run_until,
     trial_key,
 )
 
@@ -101,8 +103,15 @@ def right_for(*values):
     return answer
 
 
+def outcomes(faulty, seed=0, size=SIZE):
+    """Without faults all images are taken for one class above their own."""
+    golden = (LABELS + 1) % CLASSES
+    key = jax.random.key(seed)
+    return count_outcomes(faulty, key, IMAGES, LABELS, golden, size)
+
+
 def count(faulty, seed=0, size=SIZE):
-    return int(count_correct(faulty, jax.random.key(seed), IMAGES, LABELS, size))
+    return int(outcomes(faulty, seed, size).right)
 
 
 def test_all_right_and_all_wrong():
@@ -134,6 +143,13 @@ def spoil(value, column):
 @pytest.mark.parametrize("column", range(CLASSES))
 def test_logits_that_are_not_finite_are_wrong(value, column):
     assert count(spoil(value, column)) == SIZE - 1
+    # All others predict another class than without faults: silently, but for one.
+    assert tuple(map(int, outcomes(spoil(value, column)))) == (SIZE - 1, SIZE - 1, 1)
+
+
+def test_the_golden_prediction_is_no_silent_corruption_though_it_is_wrong():
+    assert tuple(map(int, outcomes(wrongly))) == (0, 0, 0)
+    assert tuple(map(int, outcomes(rightly))) == (SIZE, SIZE, 0)
 
 
 def drawn(faulty, seed):
@@ -170,7 +186,7 @@ def test_images_are_drawn_evenly():
 
 
 def guess(key):
-    return count_correct(randomly, key, IMAGES, LABELS, SIZE)
+    return count_outcomes(randomly, key, IMAGES, LABELS, LABELS, SIZE).right
 
 
 def test_guessing_is_right_as_often_as_chance():
@@ -182,3 +198,17 @@ def test_guessing_is_right_as_often_as_chance():
     # Fresh noise in every trial: as spread as binomial counts are.
     expected = SIZE * chance * (1 - chance)
     assert 0.7 < counts.var() / expected < 1.4
+
+
+@pytest.mark.parametrize("most", [30, 230, 1000])
+def test_a_stopped_campaign_is_the_beginning_of_a_whole_one(most):
+    looks = []
+
+    def done(rows):
+        looks.append(len(rows))
+        return len(looks) == 3
+
+    rows = run_until(guess, KEY, done, most)
+    assert looks == [look for look in (FIRST_LOOK, 250, 350) if look <= most]
+    assert len(rows) == min(350, most)
+    np.testing.assert_array_equal(rows, run_trials(guess, KEY, jnp.arange(len(rows))))

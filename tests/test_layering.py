@@ -23,7 +23,7 @@ networks.convolutions networks.layers networks.space networks.extents networks.t
 networks.supernet networks.compact networks.materialize networks.references
 data training checkpoints runs
 faults.rates faults.masks faults.bits faults.models faults.flips faults.upsets
-faults.defects faults.memory faults.noise faults.ftt
+faults.defects faults.memory faults.noise faults.kinds faults.ftt
 faults.sites faults.striking faults.injection faults.corruption faults.gradients
 faults.statistics faults.means faults.sampling_plans faults.stratified
 faults.sequential faults.paired faults.vulnerability
@@ -33,7 +33,8 @@ hardware.systolic hardware.memory
 analysis.resilience
 search.pareto search.morphisms search.objectives search.algorithms search.lemonade
 search.random search.evolution
-measurement plots report config overrides preparation experiment cli
+measurement sensitivity plots results report config overrides preparation front
+experiment cli
 """.split()
 
 

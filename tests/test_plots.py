@@ -67,6 +67,19 @@ def test_fault_curves_carry_their_bands(drawn, tmp_path):
     assert first != second
 
 
+def test_heat_maps_show_every_share_at_its_bit_and_layer(drawn, tmp_path):
+    shares = np.array([[0.25, 0.5, 1.0], [0.125, NAN, NAN]])
+    panels = {"weights": plots.HeatMap(["stem", "head"], shares)}
+    panels["none"] = plots.HeatMap(["stem"], np.zeros((1, 2)))
+    plots.plot_heat_maps(tmp_path / "h.png", panels, share_label="SDC-1")
+    for ax, panel in zip(drawn[0].axes, panels.values(), strict=False):
+        (mesh,) = ax.collections
+        np.testing.assert_array_equal(mesh.get_array().filled(NAN), panel.shares)
+        assert [label.get_text() for label in ax.get_yticklabels()] == panel.layers
+        assert ax.xaxis_inverted() and ax.yaxis_inverted()
+        assert mesh.norm.vmin == 0 and mesh.norm.vmax == 1
+
+
 def test_agreement_and_progress_show_the_given_points(drawn, tmp_path):
     x, y = np.array([1.0, 2, 30]), np.array([0.1, 0.2, 0.3])
     panel = plots.Comparison(x, y, y - 0.05, y + 0.02)

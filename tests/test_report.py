@@ -122,7 +122,7 @@ def test_the_last_measurement_of_a_thing_stands(finished_run):
     later = faults[0] | {"accuracy": 0.123}
     with open(finished_run / "faults.jsonl", "a") as file:
         file.write(json.dumps(later) + "\n")
-    key = tuple(later[name] for name in ("id", "scheme", "target", "rate"))
+    key = tuple(later[name] for name in ("id", "scheme", "target", "fault", "rate"))
     assert read_run(finished_run).faults[key]["accuracy"] == 0.123
 
 

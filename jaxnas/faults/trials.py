@@ -7,6 +7,7 @@ rates measured under one key meet the same images and nested faults.
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,23 +42,72 @@ def _numbered(trial):
     return one
 
 
-def count_correct(
+FIRST_LOOK = 200
+"""Trials before a campaign may stop: an estimated spread needs a floor of them."""
+
+CHUNK = 50
+
+
+def run_until(
+    trial: Callable,
+    key: Key,
+    done: Callable[[Int[np.ndarray, "trials ..."]], bool | np.bool_],
+    most: int,
+    *shared,
+) -> Int[np.ndarray, "trials ..."]:
+    """Trials 0, 1, ... as by `run_trials` until `done` says so, or `most` of them.
+
+    done: asked with all rows so far, first of `FIRST_LOOK` trials and then each time
+        that a quarter more have been run, so that a rule of chance has few occasions.
+    """
+    rows, look = None, FIRST_LOOK
+    while rows is None or len(rows) < most:
+        first = 0 if rows is None else len(rows)
+        numbers = jnp.arange(first, first + CHUNK)
+        found = np.asarray(run_trials(trial, key, numbers, *shared))[: most - first]
+        rows = found if rows is None else np.concatenate([rows, found])
+        if len(rows) >= look:
+            if done(rows):
+                break
+            look = len(rows) * 5 // 4
+    return rows
+
+
+class Outcomes(NamedTuple):
+    """Of the images of a trial, how many are right, corrupted silently, or no numbers.
+
+    As the metrics `accuracy`, `sdc1` and `due` of `outcomes`, in images.
+    """
+
+    right: Int[Array, "..."]
+    sdc1: Int[Array, "..."]
+    due: Int[Array, "..."]
+
+
+def count_outcomes(
     faulty: Callable,
     key: Key,
     images: UInt8[Array, "images height width channels"],
     labels: Int[Array, " images"],
+    golden: Int[Array, " images"],
     size: int,
-) -> Int[Array, ""]:
-    """Of `size` random images, how many are classified rightly under one fault pattern.
+) -> Outcomes:
+    """What one fault pattern does to `size` random images.
 
-    `faulty(key, images)` gives logits, such as `inject` makes it. A prediction from
-    logits that are not all finite is wrong, whatever its largest entry.
+    `faulty(key, images)` gives logits, such as `inject` makes it; `golden` are the
+    classes predicted without faults. A prediction from logits that are not all finite
+    is wrong, whatever its largest entry.
     """
     choose, strike = jax.random.split(key)
     chosen = jax.random.randint(choose, (size,), 0, images.shape[0])
     logits = faulty(strike, images[chosen])
     finite = jnp.all(jnp.isfinite(logits), axis=1)
-    return jnp.sum(finite & (jnp.argmax(logits, axis=1) == labels[chosen]))
+    predicted = jnp.argmax(logits, axis=1)
+    return Outcomes(
+        right=jnp.sum(finite & (predicted == labels[chosen])),
+        sdc1=jnp.sum(finite & (predicted != golden[chosen])),
+        due=jnp.sum(~finite),
+    )
 
 
 def run_range(

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxnas import plots
 from jaxnas.analysis.resilience import rank_agreement
-from jaxnas.results import read_heat_maps, write_fault_tables
+from jaxnas.results import COLUMNS, read_heat_maps, write_fault_tables
 
 ERROR = "validation_error"
 FLIPS = "bit_flips"
@@ -59,6 +59,7 @@ def read_run(run: str | os.PathLike) -> Run:
     with open(path / "front.csv", newline="", encoding="utf-8") as file:
         front = list(csv.DictReader(file))
     faults = _read_lines(path / "faults.jsonl")
+    _require_columns(path, faults)
     read = Run(
         path,
         _read_json(path / "config.json"),
@@ -70,6 +71,16 @@ def read_run(run: str | os.PathLike) -> Run:
     )
     _require_complete(read)
     return read
+
+
+def _require_columns(path: Path, faults: list[dict]) -> None:
+    for fault in faults:
+        if missing := set(COLUMNS.values()) - fault.keys():
+            raise ValueError(
+                f"{path / 'faults.jsonl'} has measurements without {sorted(missing)}, "
+                "of another version; delete that file, then measure again with "
+                f"'jaxnas inject {path}'"
+            )
 
 
 def _read_json(path: Path):

@@ -134,6 +134,10 @@ def tear_last_line(path):
     path.write_text(path.read_text()[:-20])
 
 
+def forget(path, name):
+    path.write_text(path.read_text().replace(name, '"other"'))
+
+
 DAMAGE = {
     "config": (lambda run: (run / "config.json").unlink(), "no run directory.*give"),
     "front": (lambda run: (run / "front.csv").unlink(), "not finished.*--resume"),
@@ -158,6 +162,10 @@ DAMAGE = {
         lambda run: drop_first_line(run / "faults.jsonl"),
         "faults.jsonl lacks front member . at fixed point, weights, rate 0.0001; "
         "measure it with 'jaxnas inject",
+    ),
+    "other version": (
+        lambda run: forget(run / "faults.jsonl", '"sdc1"'),
+        r"measurements without \['sdc1'\], of another version; delete that file",
     ),
 }
 

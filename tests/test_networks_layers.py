@@ -10,6 +10,7 @@ from network_helpers import FINE, FIXED, layer, random_words
 
 from jaxnas.networks import layers
 from jaxnas.networks.layers import (
+    FRACTION,
     HeadParams,
     LayerParams,
     LayerStatistics,
@@ -66,9 +67,10 @@ def test_logarithmic_bases_are_whole_steps_an_octave(bits):
         assert round(math.log2(round(steps))) == math.log2(round(steps))
         assert steps == pytest.approx(round(steps)) and round(steps) >= 2
         words = 2 ** (bits - 1 if format.signed else bits) - 1
+        # As many octaves as the fraction resolves: with fewer steps they were too many.
         octaves = words / round(steps)
-        # About twelve octaves: halving the step would leave eleven or less.
-        assert octaves <= 22 and (octaves > 11 or round(steps) == 2)
+        assert octaves <= FRACTION and (2 * octaves > FRACTION or round(steps) == 2)
+        assert format.fraction == FRACTION + (not format.signed)
 
 
 @pytest.mark.parametrize("schemes", [("ternary",), (), ("fixed_point", "float")])

@@ -18,6 +18,7 @@ from jaxnas.numerics.fixed_point import FixedPoint
 from jaxnas.numerics.floats import IEEE, MiniFloat
 from jaxnas.numerics.formats import Format, word_dtype
 from jaxnas.numerics.logarithmic import Logarithmic
+from jaxnas.numerics.machine import MachineInteger
 from jaxnas.numerics.posits import Posit
 from jaxnas.numerics.primitives import Stored
 from jaxnas.numerics.two_terms import TwoTermLogarithmic
@@ -29,6 +30,7 @@ FORMATS = (
     FixedPoint,
     IEEE,
     Logarithmic,
+    MachineInteger,
     MiniFloat,
     Posit,
     PowerOfTwo,

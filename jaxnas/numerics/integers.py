@@ -14,7 +14,7 @@ holds the sums: |sum| < 2**24 steps.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,9 +38,7 @@ from jaxnas.numerics.steps import (
 )
 
 
-def integer(
-    fun: Callable, *, scales: Literal["power_of_two", "real"] = "power_of_two"
-) -> Callable:
+def integer(fun: Callable, *, scales: str = "power_of_two") -> Callable:
     """`fun` with everything between its words computed in integers, same signature.
 
     Every quantisation site must hold words that are integers times a power of two (see
@@ -49,8 +47,8 @@ def integer(
     depend on words come back as float32, `codes * step`. Sums must stay below
     2**30 steps: beyond, they wrap as int32 accumulators do.
 
-    scales: what the scales of words are. Powers of two: codes change their step by
-        shifts, exactly as `fun` does. Real: by 31-bit multipliers, with which a sum
+    scales: what the scales of words are. "power_of_two": codes change their step by
+        shifts, exactly as `fun` does. "real": by 31-bit multipliers, with which a sum
         that lies within 2**-30 of half-way between two words may be stored as the one
         or the other, and terms of a sum are first rounded to the finest of their steps
         (none is if a bias has the step of the products it is added to).

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "jaxnas"
 
 # A module may import only modules that stand before it.
 ORDER = """
-types trees jaxprs rewriting devices switches
+types trees progress jaxprs rewriting devices switches
 numerics.formats numerics.words numerics.lookups numerics.fixed_point
 numerics.codebooks numerics.logarithmic numerics.two_terms numerics.floats
 numerics.machine numerics.exponents numerics.posits

@@ -20,7 +20,9 @@ numerics.integer_formats numerics.steps numerics.integers
 numerics.deployment numerics.export
 topology tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
-networks.supernet networks.compact networks.materialize networks.references
+networks.supernet networks.compact networks.materialize
+networks.normalised networks.vgg networks.residual networks.mobilenet networks.nasnet
+networks.references
 data training checkpoints runs
 faults.rates faults.masks faults.bits faults.models faults.flips faults.upsets
 faults.defects faults.memory faults.noise faults.kinds faults.ftt

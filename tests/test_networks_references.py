@@ -2,22 +2,26 @@
 
 import json
 
-import jax
-import jax.numpy as jnp
+import pytest
 
-from jaxnas.networks.references import resnet20
+from jaxnas.networks.references import (
+    REFERENCES,
+    describe_reference,
+    trained_parameters,
+)
 from jaxnas.topology import macs
 from jaxnas.tracing import trace_topology
 
-IMAGES = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.uint8)
-
-
-def test_resnet_20_has_the_published_size(shared):
-    truth = json.loads(shared("truth/network_costs.json").read_text())
-    expected = truth["ResNet20_CIFAR_optionA"]
-    module = resnet20()
-    variables = jax.eval_shape(module.init, jax.random.key(0), IMAGES)
-    table = trace_topology(module.apply, variables, IMAGES)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    assert macs(table).sum() == expected["macs"]
-    assert parameters == expected["params_trainable"]
+PUBLISHED = {
+    "mobilenet_v2": "MobileNetV2_1.0_224",
+    "mobilenet_v2_cifar": "MobileNetV2_CIFAR_32 (stem s1, strides 1,1,2,2,1,2,1, "
+    "10 cls, no shortcut convs)",
+    "nasnet_mobile": "NASNetMobile_224 (NASNet-A 4@1056)",
+    "vgg16": "VGG16_224",
+    "resnet18": "ResNet18_224",
+    "resnet50_keras": "ResNet50_224_keras_v1(stride on 1x1)",
+    "resnet18_cifar": "ResNet18_CIFAR_64-512",
+    "resnet20": "ResNet20_CIFAR_optionA",
+    "resnet20_float": "ResNet20_CIFAR_optionA",
+    "resnet20_projection": "ResNet20_CIFAR_optionB",
+}

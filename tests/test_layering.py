@@ -18,7 +18,7 @@ numerics.histograms numerics.observers numerics.learned
 numerics.rules numerics.provenance numerics.planning numerics.models numerics.scales
 numerics.integer_formats numerics.steps numerics.integers
 numerics.deployment numerics.export
-topology tracing
+topology layer_shapes maps tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
 networks.supernet networks.compact networks.materialize
 networks.normalised networks.vgg networks.residual networks.mobilenet networks.nasnet

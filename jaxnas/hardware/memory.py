@@ -2,13 +2,13 @@
 
 All results are float32 bytes of one inference with a batch of one; fractions of a byte
 are kept, since words of odd widths are packed. Masked rows count zero, and a table with
-no layer at all gives zero.
+no layer at all gives zero. Vector operations move nothing of their own; see `topology`.
 """
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxnas.topology import LayerTable, output_elements, weights
+from jaxnas.topology import LayerTable, output_elements, products, weights
 
 Bytes = Float[Array, "*batch"]
 
@@ -41,4 +41,4 @@ def peak_activation_bytes(table: LayerTable) -> Bytes:
 
 
 def _present(table: LayerTable, column) -> Float[Array, "*batch layers"]:
-    return jnp.where(table.mask, column, 0).astype(jnp.float32)
+    return jnp.where(products(table).mask, column, 0).astype(jnp.float32)

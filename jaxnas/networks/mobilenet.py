@@ -49,9 +49,9 @@ class InvertedResidual(nn.Module):
         if self.expansion > 1:
             y = NormalisedConvolution(expanded, 1, name="expand")(y, train=train)
             y = nn.relu6(y)
-        y = NormalisedConvolution(
-            expanded, 3, self.stride, groups=0, name="depthwise"
-        )(y, train=train)
+        y = NormalisedConvolution(expanded, 3, self.stride, groups=0, name="depthwise")(
+            y, train=train
+        )
         y = NormalisedConvolution(self.width, 1, name="project")(
             nn.relu6(y), train=train
         )

@@ -127,13 +127,13 @@ def _reduction(separable, h, p):
 AROUND = ((1, 1), (1, 1))
 
 
-def _mean(x: Maps, stride: int) -> Maps:
+def _mean(x: Maps, stride: int) -> Results:
     # The padding of the borders is no part of the mean.
     strides = (stride, stride)
     return nn.avg_pool(x, (3, 3), strides, AROUND, count_include_pad=False)
 
 
-def _maximum(x: Maps) -> Maps:
+def _maximum(x: Maps) -> Results:
     return nn.max_pool(x, (3, 3), (2, 2), AROUND)
 
 
@@ -185,7 +185,7 @@ def nasnet_a(
     stem_width: int = 32,
     skip_reduction: bool = False,
 ) -> NASNet:
-    """NASNet-A (cells @ penultimate); by default the mobile one, 5.3 million parameters.
+    """NASNet-A (cells @ penultimate); by default the mobile one of 5.3 M parameters.
 
     The large network is `nasnet_a(6, 4032, stem_width=96, skip_reduction=True)`, for
     images of 331x331 pixels.

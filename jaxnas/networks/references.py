@@ -158,8 +158,8 @@ def _references() -> dict[str, Reference]:
 REFERENCES = _references()
 """Published networks by name. `resnet20` stores 8-bit words, all others float32;
 `resnet20_projection` has shortcuts of option B. The ImageNet ResNets stride in the 3x3
-convolution of a bottleneck as most libraries for PyTorch do; `resnet50_keras` strides in
-the first 1x1 one, as in the paper, and has biases in front of the normalisation."""
+convolution of a bottleneck as most libraries for PyTorch do; `resnet50_keras` strides
+in the first 1x1 one, as in the paper, and has biases before the normalisation."""
 
 
 def describe_reference(
@@ -167,7 +167,7 @@ def describe_reference(
 ) -> Described:
     """A network of `REFERENCES` for images of `image` x `image` pixels, as shapes.
 
-    Nothing is computed. Without `image` and `classes` they are those of its publication.
+    Nothing is computed. `image` and `classes` are by default those of its publication.
 
     Raises:
       ValueError: if the name is unknown, or fewer than one pixel or class is asked for.

@@ -112,8 +112,8 @@ def imagenet_resnet(
     """ResNet-18, -34, -50, -101 or -152 for images of about 224x224 pixels.
 
     `large_stem=False` is for small images. Other options are those of the network:
-    `late_stride=True` gives the variant ("v1.5") of most libraries for PyTorch; `bias=True`
-    the biases that Keras leaves in front of the normalisation.
+    `late_stride=True` gives the variant ("v1.5") of most libraries for PyTorch,
+    `bias=True` the biases that Keras leaves before the normalisation.
 
     Raises:
       ValueError: for another depth.

@@ -22,6 +22,8 @@ from jaxnas.networks.normalised import (
 CONCATENATED = 6  # maps of a normal cell, each of the cell's width
 PENULTIMATE = 4 * CONCATENATED  # the last stage is four times as wide as the first
 
+Earlier = Float[Array, "batch earlier_height earlier_width earlier_channels"]
+
 
 class Separable(nn.Module):
     """Rectifier, depthwise and 1x1 convolution, normalisation: all of it twice, the
@@ -83,7 +85,7 @@ class Cell(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Maps, earlier: Maps | None, *, train: bool = False
+        self, x: Maps, earlier: Earlier | None, *, train: bool = False
     ) -> Results:
         p = x
         if earlier is not None:

@@ -36,7 +36,7 @@ analysis.resilience
 search.pareto search.morphisms search.objectives search.algorithms search.lemonade
 search.random search.evolution
 measurement sensitivity plots results report config overrides preparation front
-experiment cli
+costs experiment options cli
 """.split()
 
 

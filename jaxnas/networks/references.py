@@ -173,7 +173,7 @@ def describe_reference(
       ValueError: if the name is unknown, or fewer than one pixel or class is asked for.
     """
     if name not in REFERENCES:
-        close = difflib.get_close_matches(name, REFERENCES, n=1)
+        close = difflib.get_close_matches(name, REFERENCES, n=1, cutoff=0.7)
         meant = f", did you mean {close[0]}?" if close else ";"
         raise ValueError(
             f"found no reference network {name!r}{meant} known are "

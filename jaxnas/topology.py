@@ -59,10 +59,10 @@ class LayerTable(NamedTuple):
     elementwise operation as one with a 1x1 window. Of vector operations the last five
     columns are zero.
 
-    `live_bits` is exact in program order. Its maximum is the least possible where no
-    other order exists: in chains, with sums of shortcuts over any number of layers. In
-    networks with parallel branches another order may need less, but never less than
-    the maximum of `read_bits`.
+    `live_bits` is exact in program order. Its maximum is the least possible where there
+    is no other order: in chains, with sums of shortcuts over any number of layers. For
+    networks with parallel branches it is an upper bound, since another order of the
+    branches may need less.
     """
 
     mask: Mask  # False: padding, no such row

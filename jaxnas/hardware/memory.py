@@ -35,7 +35,11 @@ def traffic_bytes(table: LayerTable) -> Bytes:
 
 
 def peak_activation_bytes(table: LayerTable) -> Bytes:
-    """Largest memory of all maps that are alive while one layer runs."""
+    """Largest memory of all maps that are alive while one layer runs.
+
+    In the order of the program: the least possible for chains with sums of shortcuts,
+    and an upper bound of it where parallel branches may be computed in any order.
+    """
     alive = _present(table, table.live_bits)
     return jnp.max(alive, axis=-1, initial=0.0) / BITS_PER_BYTE
 

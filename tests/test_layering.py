@@ -18,9 +18,11 @@ numerics.histograms numerics.observers numerics.learned
 numerics.rules numerics.provenance numerics.planning numerics.models numerics.scales
 numerics.integer_formats numerics.steps numerics.integers
 numerics.deployment numerics.export
-topology tracing
+topology layer_shapes maps tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
-networks.supernet networks.compact networks.materialize networks.references
+networks.supernet networks.compact networks.materialize
+networks.normalised networks.vgg networks.residual networks.mobilenet networks.nasnet
+networks.references
 data training checkpoints runs
 faults.rates faults.masks faults.bits faults.models faults.flips faults.upsets
 faults.defects faults.memory faults.noise faults.kinds faults.ftt
@@ -34,7 +36,7 @@ analysis.resilience
 search.pareto search.morphisms search.objectives search.algorithms search.lemonade
 search.random search.evolution
 measurement sensitivity plots results report config overrides preparation front
-experiment cli
+costs experiment options cli
 """.split()
 
 

@@ -21,7 +21,7 @@ The formulas equal the simulator (version 3.0.0) but for three artefacts, which
 weights and inputs enters its compute utilisation twice, and output stationary counts
 rows + columns writes per fold that carry no data.
 
-All counts are float32, exact below 2**24; masked rows count zero.
+All counts are float32, exact below 2**24; masked rows and vector operations count zero.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxnas.topology import LayerTable, macs
+from jaxnas.topology import LayerTable, macs, products
 
 DATAFLOWS = ("os", "ws", "is")
 
@@ -129,7 +129,7 @@ class _Folding(NamedTuple):
 
 
 def _fold(table: LayerTable, array: SystolicArray, dataflow: str) -> _Folding:
-    table = LayerTable(*(jnp.asarray(column) for column in table))
+    table = products(LayerTable(*(jnp.asarray(column) for column in table)))
     groups = jnp.maximum(table.groups, 1)
     pixels = table.out_height * table.out_width
     inputs = table.kernel_height * table.kernel_width * (table.in_channels // groups)

@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxnas import __version__
-from jaxnas.options import CostOptions, InjectOptions, SearchOptions
+from jaxnas.options import (
+    CostOptions,
+    InjectOptions,
+    ProfileOptions,
+    SearchOptions,
+)
 from jaxnas.overrides import override, print_help, split_arguments, suggestion
 
 USAGE = """\
@@ -26,8 +31,10 @@ usage: jaxnas search CONFIG.py [--smoke] [--out=DIR] [--resume] [--overwrite]
        jaxnas report RUN
        jaxnas cost MODEL_OR_RUN [--image=N] [--classes=N] [--bits=N] [--operations]
                      [--network=ID]
+       jaxnas profile CONFIG.py [--networks=N] [--fitted=N] [--batch=N] [--seed=N]
+                     [--out=DIR] [--resume] [--overwrite]
        jaxnas search [CONFIG.py] --help    explains every key, with unit and default
-       jaxnas inject|cost --help           the same
+       jaxnas inject|cost|profile --help   the same
 
 search   evolves, trains and measures networks, and writes a run directory
 inject   measures the networks of a run directory, or of one of its checkpoints
@@ -35,6 +42,8 @@ inject   measures the networks of a run directory, or of one of its checkpoints
 report   writes report.md and the figures of a run directory again
 cost     prints the layers of a published network, such as mobilenet_v2, with their
          costs; or what the networks of a run directory cost
+profile  measures the latencies of layers and of random networks of a search space on
+         this device, and how well the networks are predicted from their layers
 
 PYTHONDEVMODE=1 in the environment shows the traceback behind an error."""
 
@@ -107,9 +116,10 @@ def _run(arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise ValueError(
             f"unknown command {command!r}{suggestion(command, COMMANDS)}; expected "
-            "search, inject, report or cost, which 'jaxnas --help' explains"
+            "search, inject, report, cost or profile, which 'jaxnas --help' explains"
         )
-    fields = dataclasses.fields(SearchOptions) + dataclasses.fields(CostOptions)
+    options = (SearchOptions, CostOptions, ProfileOptions)
+    fields = [field for one in options for field in dataclasses.fields(one)]
     flags = {field.name for field in fields if field.type is bool}
     rest = ["--help" if argument == "-h" else argument for argument in rest]
     targets, settings = split_arguments(rest, {*flags, "help"})
@@ -224,7 +234,44 @@ def _cost(line: _Line) -> int:
     return 0
 
 
-COMMANDS = {"search": _search, "inject": _inject, "report": _report, "cost": _cost}
+def _profile(line: _Line) -> int:
+    if "help" in line.settings:
+        description = "Measures layers and networks of a search space on this device."
+        options = {"options": ProfileOptions()}
+        print_help("jaxnas profile CONFIG.py", description, options)
+        return 0
+    (options,) = override((ProfileOptions(),), line.settings)
+    path = line.target("config file", "configs/digits.py")
+    config = load_config(path)
+
+    from jaxnas.preparation import search_space
+    from jaxnas.profiling import Profile, profile
+
+    measured = Profile(
+        space=search_space(config),
+        batch=options.batch,
+        networks=options.networks,
+        fitted=options.fitted,
+        seed=options.seed,
+    )
+    out = options.out or Path("runs") / f"{path.stem}-profile"
+    flags = {"resume": options.resume, "overwrite": options.overwrite}
+    for name, found in profile(measured, out, command=line.text, **flags).items():
+        print(
+            f"{name.replace('_', ' ')}: relative RMSE {found.relative_rmse:.3f}, "
+            f"Spearman {found.spearman:.3f} over {found.networks} networks"
+        )
+    print(f"wrote {out}")
+    return 0
+
+
+COMMANDS = {
+    "search": _search,
+    "inject": _inject,
+    "report": _report,
+    "cost": _cost,
+    "profile": _profile,
+}
 
 
 def load_config(path: Path, function: str = "config"):
@@ -272,7 +319,7 @@ def _cause(error: Exception, path: Path) -> str:
 
 
 def _continuation(arguments: list[str]) -> str:
-    if arguments[:1] != ["search"]:
+    if arguments[:1] not in (["search"], ["profile"]):
         return "run the same command again"
     kept = [a for a in arguments if a not in ("--overwrite", "--resume")]
     return f"continue with: {shlex.join(['jaxnas', *kept, '--resume'])}"

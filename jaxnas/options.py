@@ -133,3 +133,29 @@ class CostOptions:
 
     network: int | None = None
     """The network of a run whose layers are printed (its id); None for all in short."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProfileOptions:
+    """What is measured, and where it is written."""
+
+    out: Path | None = None
+    """Folder to write; None for runs/NAME-profile, by the name of the config file."""
+
+    resume: bool = False
+    """Whether to continue the interrupted measurement in that folder."""
+
+    overwrite: bool = False
+    """Whether to delete the measurement in that folder and start again."""
+
+    networks: int = 150
+    """Random networks of the search space that are measured (count)."""
+
+    fitted: int = 50
+    """To how many of them slope and bias are fitted; the others are predicted (count)."""
+
+    batch: int = 32
+    """Images in one call; latencies are those of the whole call (count)."""
+
+    seed: int = 0
+    """Where the random networks come from."""

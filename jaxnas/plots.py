@@ -170,6 +170,22 @@ def plot_agreement(
         _write(figure, path)
 
 
+def plot_latency(path: Path, predicted: dict[str, Values], measured: Values) -> None:
+    """Measured latency in microseconds against predicted ones, a panel for each."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _grid(len(predicted), len(predicted), (2.1, 1.9), sharey=True)
+        for ax, (name, values) in zip(axes, predicted.items(), strict=True):
+            ends = [
+                min(values.min(), measured.min()),
+                max(values.max(), measured.max()),
+            ]
+            ax.plot(ends, ends, color=GREY, linewidth=0.8)
+            ax.scatter(values, measured, s=6, color=BLUE, linewidth=0)
+            ax.set_title(name.replace("_", " "))
+        _label_outer(figure, "predicted latency (µs)", "measured latency (µs)")
+        _write(figure, path)
+
+
 def plot_progress(
     path: Path,
     evaluated: Int[np.ndarray, " generations"],

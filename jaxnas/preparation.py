@@ -43,15 +43,29 @@ class Stage(NamedTuple):
 
 def prepare(config: SearchConfig, out: Path) -> Stage:
     """Load the images and set up the problem; nothing is written or trained."""
+    images = _images(config)
+    problem = _problem(config, _space(config, images), images)
+    return Stage(config, images, problem, _evaluation(images), out)
+
+
+def search_space(config: SearchConfig) -> SearchSpace:
+    """What is searched; image size and classes are those of the data, which is read."""
+    return _space(config, _images(config))
+
+
+def _images(config: SearchConfig) -> ImageData:
     data = config.data
-    images = load_images(
+    return load_images(
         data.path,
         validation_share=data.validation_share,
         test_share=data.test_share,
         seed=config.seed,
         limit=data.limit,
     )
-    space = SearchSpace(
+
+
+def _space(config: SearchConfig, images: ImageData) -> SearchSpace:
+    return SearchSpace(
         image=images.train_images.shape[1:],
         classes=images.classes,
         stages=config.space.stages,
@@ -59,8 +73,6 @@ def prepare(config: SearchConfig, out: Path) -> Stage:
         expansions=config.space.expansions,
         word_bits=config.space.word_bits,
     )
-    problem = _problem(config, space, images)
-    return Stage(config, images, problem, _evaluation(images), out)
 
 
 def _problem(config: SearchConfig, space: SearchSpace, images: ImageData) -> Problem:

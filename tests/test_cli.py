@@ -316,3 +316,30 @@ def test_package_and_project_agree_on_version_and_command(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"jaxnas {project['version']}\n"
     assert project["scripts"] == {"jaxnas": "jaxnas.cli:main"}
+
+
+def test_profile_hands_over_space_options_and_flags(library, monkeypatch, capsys):
+    preparation, profiling = map(types.ModuleType, ("preparation", "profiling"))
+    preparation.search_space = lambda config: ("space of", config.seed)
+    profiling.Profile = lambda **given: given
+
+    def profile(measured, out, **options):
+        library.calls.append((measured, out, options))
+        found = {"relative_rmse": 0.05, "spearman": 0.99, "networks": 4}
+        return {"slope_and_bias": types.SimpleNamespace(**found)}
+
+    profiling.profile = profile
+    for module in (preparation, profiling):
+        monkeypatch.setitem(sys.modules, f"jaxnas.{module.__name__}", module)
+    text = "profile digits.py --networks=9 --fitted 5 --resume"
+    assert cli.main(text.split()) == 0
+    ((measured, out, options),) = library.calls
+    expected = {"space": ("space of", 5), "networks": 9, "fitted": 5}
+    assert measured == expected | {"batch": 32, "seed": 0}
+    assert out == Path("runs/digits-profile")
+    command = f"jaxnas {text}"
+    assert options == {"resume": True, "overwrite": False, "command": command}
+    printed = capsys.readouterr().out
+    assert "slope and bias: relative RMSE 0.050, Spearman 0.990 over 4" in printed
+    assert cli.main(["profile", "--help"]) == 0
+    assert "--fitted INT" in capsys.readouterr().out

@@ -31,12 +31,12 @@ faults.statistics faults.means faults.sampling_plans faults.stratified
 faults.sequential faults.paired faults.vulnerability
 faults.outcomes faults.records faults.trials faults.tasks faults.findings
 faults.campaigns faults.exhaustion faults.strata
-hardware.systolic hardware.memory
+hardware.systolic hardware.memory hardware.latency
 analysis.resilience
 search.pareto search.morphisms search.objectives search.algorithms search.lemonade
 search.random search.evolution
-measurement sensitivity plots results report config overrides preparation front
-costs experiment options cli
+measurement sensitivity plots profiling results report config overrides preparation
+front costs experiment options cli
 """.split()
 
 

@@ -2,7 +2,8 @@
 
 One architecture is trained with float32 words. From there it is trained on, at a lower
 rate and on the same batches, with float32 words and with 8-bit and 4-bit words in fixed
-point and in logarithms; seeds are paired. Usage:
+point and in logarithms; seeds are paired. Every case is written down when it is done,
+and a run with the same settings goes on where it was interrupted. Usage:
 
     python experiments/quantization_accuracy/run.py digits
     python experiments/quantization_accuracy/run.py FOLDER  # parquet, such as MNIST
@@ -14,6 +15,7 @@ import json
 import os
 import platform
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(os.cpu_count()))
 
@@ -35,8 +37,20 @@ from jaxnas.training import (  # noqa: E402
 
 HERE = Path(__file__).parent
 FORMATS = (FLOAT, *SCHEMES)
-CASES = [(FLOAT, 8)] + [(scheme, bits) for scheme in SCHEMES for bits in (8, 4)]
 BITS = (4, 8)
+
+
+class Case(NamedTuple):
+    """A number scheme and the widths of its words."""
+
+    scheme: str
+    bits: int
+    ends: int  # of the first and the last layer
+
+
+BASELINE = Case(FLOAT, 8, 8)
+WIDTHS = ((8, 8), (4, 4), (4, 8))
+CASES = [BASELINE] + [Case(scheme, *bits) for scheme in SCHEMES for bits in WIDTHS]
 
 
 def main():
@@ -45,6 +59,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1500, help="of the floats")
     parser.add_argument("--tuning", type=int, default=750, help="steps after those")
+    parser.add_argument("--rate", type=float, default=2e-3, help="of tuning")
     parser.add_argument("--batch", type=int, default=64)
     arguments = parser.parse_args()
     images = load_images(arguments.data)
@@ -56,22 +71,28 @@ def main():
         expansions=(1,),
         word_bits=BITS,
     )
+    accuracy = read(images.name, arguments)
     floats = pretrain(images, space, arguments)
-    accuracy = {case: tune(images, space, floats, case, arguments) for case in CASES}
-    write(images.name, accuracy, arguments)
+    for case in CASES:
+        if case not in accuracy:
+            accuracy[case] = tune(images, space, floats, case, arguments)
+            write(images.name, accuracy, arguments)
 
 
-def genotype(space: SearchSpace, bits: int) -> jax.Array:
-    """One convolution with a shortcut in every stage, all words of this width."""
+def genotype(space: SearchSpace, case: Case) -> jax.Array:
+    """One convolution with a shortcut in every stage."""
     counts = np.asarray(spaces.cardinalities(space))
     genes = np.zeros(len(counts), np.int32)
-    rows = genes[len(spaces.STEM_GENES) : -len(spaces.HEAD_GENES)]
-    rows = rows.reshape(-1, len(spaces.BLOCK_GENES))
+    stem, head = len(spaces.STEM_GENES), len(spaces.HEAD_GENES)
+    rows = genes[stem:-head].reshape(-1, len(spaces.BLOCK_GENES))
     for name in ("present", "residual"):
         rows[:, spaces.BLOCK_GENES.index(name)] = 1
     names = (*spaces.STEM_GENES, *spaces.BLOCK_GENES * space.slots, *spaces.HEAD_GENES)
-    widths = [name.endswith("_bits") for name in names]
-    genes[widths] = BITS.index(bits)
+    widths = np.array([name.endswith("_bits") for name in names])
+    genes[widths] = BITS.index(case.bits)
+    at_ends = np.ones(len(names), bool)
+    at_ends[stem:-head] = False
+    genes[widths & at_ends] = BITS.index(case.ends)
     return spaces.canonical(space, jnp.asarray(genes))
 
 
@@ -80,12 +101,12 @@ def pretrain(images, space, arguments):
     keys = seeds(arguments, 0)
     weights = jax.vmap(lambda key: initial_weights(key, space))(keys)
     recipe = Recipe(arguments.steps, 1e-2, batch=arguments.batch, shift=0)
-    return train(images, space, weights, CASES[0], keys, recipe)
+    return train(images, space, weights, BASELINE, keys, recipe)
 
 
 def tune(images, space, weights, case, arguments) -> list[float]:
     """Test accuracy of one network per seed, trained on with the words of a case."""
-    recipe = Recipe(arguments.tuning, 2e-3, batch=arguments.batch, shift=0)
+    recipe = Recipe(arguments.tuning, arguments.rate, batch=arguments.batch, shift=0)
     keys = seeds(arguments, 1)
     trained = train(images, space, weights, case, keys, recipe)
     test = jnp.asarray(images.test_images), jnp.asarray(images.test_labels)
@@ -107,44 +128,65 @@ def seeds(arguments, phase: int) -> jax.Array:
     return jnp.stack([jax.random.fold_in(key, phase) for key in keys])
 
 
-def setting(space, case, count: int) -> tuple[jax.Array, dict]:
+def setting(space, case: Case, count: int) -> tuple[jax.Array, dict]:
     """Genotypes for every seed, and the number scheme."""
-    scheme, bits = case
-    group = jnp.stack([genotype(space, bits)] * count)
-    return group, {"scheme": FORMATS.index(scheme), "schemes": FORMATS}
+    group = jnp.stack([genotype(space, case)] * count)
+    return group, {"scheme": FORMATS.index(case.scheme), "schemes": FORMATS}
 
 
-def write(name: str, accuracy: dict, arguments) -> None:
+def settings(arguments) -> dict:
+    """What all cases of one file of results have in common."""
+    return {
+        "seeds": arguments.seeds,
+        "steps": arguments.steps,
+        "tuning": arguments.tuning,
+        "rate": arguments.rate,
+        "batch": arguments.batch,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "devices": [device.device_kind for device in jax.devices()],
+    }
+
+
+def read(name: str, arguments) -> dict[Case, list[float]]:
+    """The cases that earlier runs with these settings have finished."""
+    described = HERE / "results" / f"{name}.json"
+    if not described.is_file():
+        return {}
+    found = json.loads(described.read_text())
+    if any(found[key] != value for key, value in settings(arguments).items()):
+        return {}
+    accuracy: dict[Case, list[float]] = {}
+    with described.with_suffix(".csv").open() as file:
+        for row in csv.DictReader(file):
+            case = Case(row["scheme"], int(row["bits"]), int(row["ends"]))
+            accuracy.setdefault(case, []).append(float(row["accuracy"]))
+    return accuracy
+
+
+def write(name: str, accuracy: dict[Case, list[float]], arguments) -> None:
     (HERE / "results").mkdir(exist_ok=True)
-    float32 = np.array(accuracy[CASES[0]])
+    path = HERE / "results" / f"{name}.json"
+    float32 = np.array(accuracy[BASELINE])
     rows, summary = [], []
-    for (scheme, bits), found in accuracy.items():
+    for case, found in accuracy.items():
         rows += [
-            {"scheme": scheme, "bits": bits, "seed": seed, "accuracy": one}
+            case._asdict() | {"seed": seed, "accuracy": one}
             for seed, one in enumerate(found)
         ]
-        if scheme != FLOAT:
+        if case != BASELINE:
             low, mean, high = interval(100 * (np.array(found) - float32))
-            one = {"scheme": scheme, "bits": bits, "points": mean}
-            summary.append({**one, "low": low, "high": high})
-    with (HERE / "results" / f"{name}.csv").open("w", newline="") as file:
+            points = {"points": mean, "low": low, "high": high}
+            summary.append(case._asdict() | points)
+    with path.with_suffix(".csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     described = {
         "float32_accuracy": float(float32.mean()),
         "difference_to_float32": summary,
-        "seeds": arguments.seeds,
-        "steps": arguments.steps,
-        "tuning": arguments.tuning,
-        "batch": arguments.batch,
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "devices": [device.device_kind for device in jax.devices()],
     }
-    path = HERE / "results" / f"{name}.json"
-    path.write_text(json.dumps(described, indent=2) + "\n")
-    print(path.read_text())
+    path.write_text(json.dumps(described | settings(arguments), indent=2) + "\n")
 
 
 def interval(differences: np.ndarray) -> tuple[float, float, float]:

@@ -1,5 +1,9 @@
 """Closed-form hardware costs of a layer table."""
 
+from jaxnas.hardware.latency import LatencyModel as LatencyModel
+from jaxnas.hardware.latency import LayerLatencies as LayerLatencies
+from jaxnas.hardware.latency import load_latencies as load_latencies
+from jaxnas.hardware.latency import predicted_us as predicted_us
 from jaxnas.hardware.memory import activation_traffic_bytes as activation_traffic_bytes
 from jaxnas.hardware.memory import peak_activation_bytes as peak_activation_bytes
 from jaxnas.hardware.memory import traffic_bytes as traffic_bytes

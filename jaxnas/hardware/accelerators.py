@@ -55,6 +55,7 @@ class Accelerator:
     output_bytes_per_cycle: Number = 16.0  # to DRAM
     clock_hz: Number = 1e9
     partial_sum_bits: Number = 32
+    sram_fit_per_mbit: Number = 1000.0  # upsets of 10**6 bits in 10**9 hours
     packed: bool = True  # words of b bits take b / 8 bytes, otherwise whole bytes
     energy: EnergyTable = HOROWITZ_45NM
 

@@ -102,7 +102,7 @@ def output_writes(fold: Folding, memory_words, array, dataflow) -> PerLayer:
     else:
         words = fold.row_folds * fold.over_columns * fold.streamed
     half = memory_words - jnp.ceil(memory_words / 2)
-    even = (half % array.columns == 0) & (words > half)
+    even = (_remainder(half, array.columns) == 0) & (words > half)
     return fold.groups * (words + jnp.where(even, array.columns - 1.0, 0.0))
 
 
@@ -117,11 +117,16 @@ def _repeated_blocks(block, whole, last, repeats, buffer) -> PerLayer:
     thrashed = whole * repeats * block
     fits = block < buffer
     before = jnp.where(fits, small, thrashed)
-    held = jnp.where(fits, held, thrashed % buffer)
+    held = jnp.where(fits, held, _remainder(thrashed, buffer))
     once_more = jnp.where(again & (held + last >= buffer), buffer - held, 0)
     ending = jnp.where(last < buffer, last + once_more, repeats * last)
     # Without repetition every word is read once, wherever the buffer fills up.
     return jnp.where(again, before + ending, whole * block + last)
+
+
+def _remainder(dividend, divisor) -> PerLayer:
+    """Of whole numbers below 2**24; a call of `fmod` each would take most of the time."""
+    return dividend - jnp.floor(dividend / divisor) * divisor
 
 
 def _pass_repetitions(fold: Folding, w: Windows, array) -> list[Repetitions]:
@@ -140,7 +145,9 @@ def _pass_repetitions(fold: Folding, w: Windows, array) -> list[Repetitions]:
         Repetitions(w.beside * beside, held, held / 2),
         Repetitions(w.below * below, line, w.halo_height * w.width * depth),
         Repetitions(
-            later_beside, step * w.pixels, later_beside * jnp.minimum(step / w.fan_in, 1)
+            later_beside,
+            step * w.pixels,
+            later_beside * jnp.minimum(step / w.fan_in, 1),
         ),
         Repetitions(
             later_below, rows_apart, later_below * jnp.minimum(down / w.fan_in, 1)
@@ -155,8 +162,8 @@ def _block_repetitions(fold: Folding, w: Windows, array, dataflow) -> list[Repet
     blocks = fold.row_folds if dataflow == "os" else fold.column_folds
     blocks = jnp.maximum(blocks, 1)
     # Pieces of rows of windows that lie in one block.
-    aligned = jnp.where(pixels % jnp.maximum(w.out_width, 1) == 0, blocks, 1)
-    aligned = jnp.where(w.out_width % pixels == 0, w.out_height, aligned)
+    aligned = jnp.where(_remainder(pixels, jnp.maximum(w.out_width, 1)) == 0, blocks, 1)
+    aligned = jnp.where(_remainder(w.out_width, pixels) == 0, w.out_height, aligned)
     pieces = w.out_height + blocks - aligned
     piece_width = pixels * w.stride_width + w.halo_width * pieces / blocks
     touched = w.channels * piece_width  # by a block, for one line of the kernel
@@ -172,9 +179,7 @@ def _block_repetitions(fold: Folding, w: Windows, array, dataflow) -> list[Repet
         w.kernel_height * touched,
         touched + (w.kernel_height - 1) * w.width * w.channels,
     )
-    lines = jnp.where(
-        small, w.kernel_height, rows * w.stride_height + w.halo_height
-    )
+    lines = jnp.where(small, w.kernel_height, rows * w.stride_height + w.halo_height)
     late = jnp.maximum(1 - w.stride_height * rows / w.kernel_height, 0)
     halo = w.halo_height * w.width * w.channels * (1 - within) * late
     return [

@@ -22,7 +22,11 @@ blocks along the diagonal of the array:
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
 
 from jaxnas.hardware.accelerators import Hardware
 from jaxnas.hardware.arithmetic import Arithmetic
@@ -52,12 +56,19 @@ class Folding(NamedTuple):
         return folds * self.fold_cycles + self.once_cycles
 
 
-Quantity = Callable[[Folding, Hardware, str], PerLayer]
+Quantity = Callable[[Folding, Hardware, str], Any]
+"""Of a folding, an array and a dataflow; a pytree of numbers per layer."""
+
+
+def over_layers(per_layer: PerLayer) -> PerLayer:
+    """The sum over layers; as a product, which XLA does faster than a short sum."""
+    ones = jnp.ones(per_layer.shape[-1], per_layer.dtype)
+    return jnp.dot(per_layer, ones, precision="highest")
 
 
 def choose(
     quantity: Quantity, table: LayerTable, hardware: Hardware, arithmetic: Arithmetic
-) -> PerLayer:
+) -> Any:
     """A quantity under the array's dataflow, or under the fastest of each layer."""
     dataflows = DATAFLOWS if hardware.dataflow == "best" else (hardware.dataflow,)
     best, fewest = None, None
@@ -67,9 +78,8 @@ def choose(
         if best is None:
             best, fewest = found, spent
             continue
-        faster = spent < fewest
-        best = arithmetic.xp.where(faster, found, best)
-        fewest = arithmetic.xp.where(faster, spent, fewest)
+        take = partial(arithmetic.xp.where, spent < fewest)
+        best, fewest = jax.tree.map(take, (found, spent), (best, fewest))
     return best
 
 

@@ -18,13 +18,14 @@ count zero.
 from functools import partial
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxnas.hardware.accelerators import Hardware
 from jaxnas.hardware.arithmetic import FLOAT32, Arithmetic
 from jaxnas.hardware.arrays import DATAFLOWS as DATAFLOWS
 from jaxnas.hardware.arrays import SystolicArray as SystolicArray
-from jaxnas.hardware.folding import Folding, choose
+from jaxnas.hardware.folding import Folding, choose, over_layers
 from jaxnas.hardware.folding import PerLayer as PerLayer
 from jaxnas.topology import LayerTable
 
@@ -42,7 +43,8 @@ def latency_cycles(
     table: LayerTable, array: Hardware, *, arithmetic: Arithmetic = FLOAT32
 ) -> Float[Array, "*batch"]:
     """Cycles of the whole network, one layer after another."""
-    return arithmetic.xp.sum(cycles(table, array, arithmetic=arithmetic), axis=-1)
+    spent = cycles(table, array, arithmetic=arithmetic)
+    return over_layers(spent) if arithmetic.xp is jnp else spent.sum(axis=-1)
 
 
 def cycles(
@@ -90,9 +92,8 @@ def sram_words(
     arithmetic: Arithmetic = FLOAT32,
 ) -> SramWords:
     """Buffer accesses of each layer; a partial sum counts as an output word."""
-    writes = partial(_output_writes, as_reported=as_reported)
-    parts = (_operand_reads, _weight_reads, writes, _output_reads)
-    return SramWords(*(choose(part, table, array, arithmetic) for part in parts))
+    quantity = partial(_sram_words, as_reported=as_reported)
+    return choose(quantity, table, array, arithmetic)
 
 
 def _cycles(fold: Folding, array, dataflow, as_reported):
@@ -114,6 +115,15 @@ def _compute_utilisation(fold: Folding, array, dataflow, as_reported):
     skew = array.columns - 1 if as_reported and dataflow != "os" else 0
     held = _mapping_efficiency(fold, array, dataflow)
     return held * _ratio(fold.streamed, fold.fold_cycles + skew)
+
+
+def _sram_words(fold: Folding, array, dataflow, as_reported):
+    return SramWords(
+        operand_reads=_operand_reads(fold, array, dataflow),
+        weight_reads=_weight_reads(fold, array, dataflow),
+        output_writes=_output_writes(fold, array, dataflow, as_reported),
+        output_reads=_output_reads(fold, array, dataflow),
+    )
 
 
 def _operand_reads(fold: Folding, array, dataflow):
@@ -155,4 +165,4 @@ def _output_reads(fold: Folding, array, dataflow):
 def _ratio(part: PerLayer, whole: PerLayer) -> PerLayer:
     """part / whole, zero where the whole is."""
     positive = whole > 0
-    return FLOAT32.xp.where(positive, part / FLOAT32.xp.where(positive, whole, 1), 0.0)
+    return jnp.where(positive, part / jnp.where(positive, whole, 1), 0.0)

@@ -143,7 +143,9 @@ def _from_plain(kind, plain: dict, path):
     try:
         return kind(**plain)
     except TypeError as error:
-        raise ValueError(f"found an incomplete {kind.__name__} in {path}: {error}")
+        raise ValueError(
+            f"found an incomplete {kind.__name__} in {path}: {error}"
+        ) from error
 
 
 def _is_plain(leaf) -> bool:
@@ -173,8 +175,8 @@ PRESETS = {
         Accelerator(
             name="tpu",
             source="Jouppi et al., ISCA 2017 (TPU v1): 256 x 256 units, 24 MiB unified "
-            "buffer, 4 MiB accumulators, 700 MHz, weights at 30 GiB/s, host at 14 GiB/s "
-            "shared by operands and results; a 256 kB weight FIFO of four tiles",
+            "buffer, 4 MiB accumulators, 700 MHz, weights at 30 GiB/s, host at 14 "
+            "GiB/s shared by operands and results; a 256 kB weight FIFO of four tiles",
             rows=256,
             columns=256,
             dataflow="ws",

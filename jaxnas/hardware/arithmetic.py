@@ -34,21 +34,25 @@ def _floor_divide(dividend, divisor):
     return dividend // divisor
 
 
-def _float_floor_divide(dividend, divisor):
-    """Right below 2**24, where no rounding passes an integer; fast, as `//` is not."""
-    quotient = _float32(dividend) / _float32(divisor)
-    return jnp.floor(quotient).astype(jnp.int32)
+def _guessed_floor_divide(dividend, divisor):
+    """Whole numbers below 2**31 with a quotient below 2**22; fast, as `//` is not.
+
+    A float quotient may be a unit off (XLA divides by reciprocals), and its remainder
+    tells.
+    """
+    quotient = jnp.floor(_float32(dividend) / _float32(divisor)).astype(jnp.int32)
+    remainder = dividend - quotient * divisor
+    return quotient + (remainder >= divisor) - (remainder < 0)
 
 
-def _float_ceil_divide(dividend, divisor):
-    """By numbers that XLA knows as integers, by arrays below 2**24 as above."""
-    if isinstance(divisor, int):
+def _guessed_ceil_divide(dividend, divisor):
+    if isinstance(divisor, int):  # XLA knows how to divide by constants
         return _ceil_divide(dividend, divisor)
-    return jnp.ceil(_float32(dividend) / _float32(divisor)).astype(jnp.int32)
+    return _guessed_floor_divide(dividend + (divisor - 1), divisor)
 
 
-def _float_exact_divide(dividend, divisor):
-    quotient = _float32(dividend) / _float32(divisor)
+def _guessed_exact_divide(dividend, divisor):
+    quotient = jnp.round(_float32(dividend) / _float32(divisor))
     return jnp.where(divisor == 1, dividend, quotient.astype(jnp.int32))
 
 
@@ -60,9 +64,9 @@ FLOAT32 = Arithmetic(
     xp=jnp,
     column=jnp.asarray,
     number=_float32,
-    ceil_divide=_float_ceil_divide,
-    floor_divide=_float_floor_divide,
-    exact_divide=_float_exact_divide,
+    ceil_divide=_guessed_ceil_divide,
+    floor_divide=_guessed_floor_divide,
+    exact_divide=_guessed_exact_divide,
     maximum=jnp.maximum,
 )
 

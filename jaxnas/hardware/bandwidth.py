@@ -48,7 +48,7 @@ def bandwidth_limited_cycles(
 def roofline_cycles(
     compute: PerLayer,
     traffic: Sequence[PerLayer],
-    per_cycle: Sequence[float],
+    per_cycle: Sequence,
     *,
     arithmetic: Arithmetic = FLOAT32,
 ) -> PerLayer:

@@ -47,7 +47,10 @@ class DramBytes(NamedTuple):
 
     @property
     def total(self) -> Float[Array, "*batch"]:
-        return over_layers(self.operand + self.weight + self.output)
+        # One sum per link: XLA keeps the operand of a product in memory, where an
+        # inner sum would be computed anew for every cost that reads it.
+        operand, weight, output = map(over_layers, self)
+        return operand + weight + output
 
 
 def dram_words(

@@ -31,8 +31,11 @@ def energy_pj(
     table: LayerTable, hardware: Accelerator, *, traffic: DramBytes | None = None
 ) -> Float[Array, "*batch"]:
     """Picojoules of one inference; `traffic` replaces the bytes the model counts."""
+    traffic = dram_bytes(table, hardware) if traffic is None else traffic
     parts = energy_parts(table, hardware, traffic=traffic)
-    return over_layers(parts.operations_pj + parts.sram_pj + parts.dram_pj)
+    # Linear in the traffic, whose sum is an objective, too, and computed once for both.
+    dram_pj = traffic.total * hardware.energy.dram_pj_per_byte
+    return over_layers(parts.operations_pj + parts.sram_pj) + dram_pj
 
 
 def energy_parts(

@@ -53,7 +53,7 @@ def expected_upsets(
     return upsets(exposed.total_bit_seconds, hardware.sram_fit_per_mbit)
 
 
-def upsets(bit_seconds, fit_per_mbit) -> Float[Array, "..."]:
+def upsets(bit_seconds, fit_per_mbit) -> float | Float[Array, "..."]:
     """Expected number of upsets of an exposure at a rate in FIT per Mbit."""
     return bit_seconds / BITS_PER_MBIT * (fit_per_mbit / SECONDS_PER_FIT)
 

@@ -56,7 +56,7 @@ class Repetitions(NamedTuple):
 def buffer_words(memory_bytes, word_bytes) -> PerLayer:
     """Words B after which a read buffer of a memory is flushed; at least one."""
     words = jnp.floor(memory_bytes / jnp.maximum(word_bytes, 1 / 8))
-    return jnp.maximum(SETS / 2 * jnp.floor(words / SETS), 1)
+    return jnp.maximum(SETS / 2 * _quotient(words, SETS), 1)
 
 
 def operand_reads(fold: Folding, windows: Windows, buffer, array, dataflow) -> PerLayer:
@@ -110,7 +110,7 @@ def _repeated_blocks(block, whole, last, repeats, buffer) -> PerLayer:
     """Misses of `whole` blocks and a last, perhaps smaller one, each read `repeats`
     times."""
     again = repeats > 1
-    fit = jnp.maximum(jnp.floor((buffer - 1) / jnp.maximum(block, 1)), 1)
+    fit = jnp.maximum(_quotient(buffer - 1, jnp.maximum(block, 1)), 1)
     filled = jnp.floor(jnp.maximum(whole - 1, 0) / fit)
     held = (whole - fit * filled) * block  # when the last block starts
     small = whole * block + jnp.where(again, filled * (buffer - fit * block), 0)
@@ -125,8 +125,13 @@ def _repeated_blocks(block, whole, last, repeats, buffer) -> PerLayer:
 
 
 def _remainder(dividend, divisor) -> PerLayer:
-    """Of whole numbers below 2**24; a call of `fmod` each would take most of the time."""
-    return dividend - jnp.floor(dividend / divisor) * divisor
+    """Of whole numbers below 2**21; `fmod` would take most of the time."""
+    return dividend - _quotient(dividend, divisor) * divisor
+
+
+def _quotient(dividend, divisor) -> PerLayer:
+    # Half a unit more: a rounded quotient cannot fall below its integer.
+    return jnp.floor((dividend + 0.5) / divisor)
 
 
 def _pass_repetitions(fold: Folding, w: Windows, array) -> list[Repetitions]:

@@ -30,12 +30,18 @@ from jaxtyping import Array, Float
 from jaxnas.hardware.arithmetic import FLOAT32, Arithmetic
 
 
+BELOW = 1 - 2.0**-20
+"""Keeps the rounded quotient of a multiple below 2**20 from passing its integer."""
+
+
 def straight_through() -> Arithmetic:
     """Exact values; the derivative of a ceiling is one."""
 
     def ceil_divide(dividend, divisor):
         quotient = _float32(dividend) / _float32(divisor)
-        return quotient + lax.stop_gradient(jnp.ceil(quotient) - quotient)
+        exact = lax.stop_gradient(jnp.ceil(quotient * BELOW))
+        # Added in this order, what cancels is exactly zero.
+        return exact + (quotient - lax.stop_gradient(quotient))
 
     return _relaxed(ceil_divide, jnp.maximum)
 
@@ -73,12 +79,12 @@ def smooth_ceil(
 
 
 def smooth_maximum(
-    values: Float[Array, "first *shape"], sharpness: float
-) -> Float[Array, "*shape"]:
+    values: Float[Array, "..."], sharpness: float
+) -> Float[Array, "..."]:
     """The p-norm over the first axis, p = `sharpness`, of values not negative."""
     largest = jnp.max(values, axis=0)
     scale = lax.stop_gradient(jnp.where(largest > 0, largest, 1))
-    norm = jnp.sum((values / scale) ** sharpness, axis=0)
+    norm = jnp.sum((values / scale[None]) ** sharpness, axis=0)
     positive = jnp.where(norm > 0, norm, 1)  # the root has no derivative at zero
     return jnp.where(norm > 0, scale * positive ** (1 / sharpness), 0)
 
@@ -96,7 +102,8 @@ def expected_cost(
 
 def _relaxed(ceil_divide, maximum) -> Arithmetic:
     def floor_divide(dividend, divisor):
-        return lax.stop_gradient(jnp.floor(_float32(dividend) / _float32(divisor)))
+        quotient = _float32(dividend) / _float32(divisor)
+        return lax.stop_gradient(jnp.floor(quotient / BELOW))
 
     return FLOAT32._replace(
         column=_float32,

@@ -77,7 +77,7 @@ def is_number(value: Any) -> bool:
 
 
 def check_numbers(one: Any) -> None:
-    """Raises ValueError for a field that is a negative, infinite or undefined number."""
+    """Raises ValueError for a field that is a negative or not a finite number."""
     for field in fields(one):
         value = getattr(one, field.name)
         if is_number(value) and not (value >= 0 and math.isfinite(value)):

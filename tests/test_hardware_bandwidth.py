@@ -1,0 +1,55 @@
+"""Latency under bandwidth: the slowest part of every layer."""
+
+import jax.numpy as jnp
+import numpy as np
+from hardware_helpers import random_layers
+
+from jaxnas.hardware import (
+    Accelerator,
+    DramBytes,
+    bandwidth_limited_cycles,
+    cycles,
+    dram_bytes,
+    latency_us,
+    roofline_cycles,
+    smooth,
+)
+
+LINKS = ("operand_bytes_per_cycle", "weight_bytes_per_cycle", "output_bytes_per_cycle")
+
+
+def test_every_layer_takes_as_long_as_its_slowest_part():
+    table = random_layers(0, (300,))
+    hardware = Accelerator(**dict(zip(LINKS, (0.9, 2.5, 1.5), strict=True)))
+    moved = np.stack(dram_bytes(table, hardware))
+    parts = np.stack([cycles(table, hardware), *(moved.T / [0.9, 2.5, 1.5]).T])
+    found = bandwidth_limited_cycles(table, hardware)
+    np.testing.assert_allclose(found, parts.max(axis=0), rtol=1e-6)
+    assert set(parts.argmax(axis=0)) == {0, 1, 2, 3}
+    np.testing.assert_allclose(
+        latency_us(table, hardware.replace(clock_hz=2e6)), found.sum() / 2, rtol=1e-5
+    )
+
+
+def test_without_limits_latency_is_that_of_computing():
+    table = random_layers(1, (20,))
+    hardware = Accelerator(**dict.fromkeys(LINKS, 1e30))
+    found = bandwidth_limited_cycles(table, hardware)
+    np.testing.assert_array_equal(found, cycles(table, hardware))
+
+
+def test_given_traffic_replaces_the_model():
+    table = random_layers(2, (3,))
+    hardware = Accelerator(**dict.fromkeys(LINKS, 2.0))
+    heavy = DramBytes(jnp.zeros(3), jnp.full(3, 1e9), jnp.zeros(3))
+    found = bandwidth_limited_cycles(table, hardware, traffic=heavy)
+    np.testing.assert_array_equal(found, np.full(3, 5e8, np.float32))
+
+
+def test_a_smooth_maximum_is_between_the_slowest_part_and_the_sum():
+    parts = np.random.default_rng(0).uniform(1, 100, (4, 50)).astype(np.float32)
+    found = roofline_cycles(
+        parts[0], tuple(parts[1:]), (1.0, 1.0, 1.0), arithmetic=smooth(sharpness=4.0)
+    )
+    assert (found >= parts.max(axis=0) * (1 - 1e-6)).all()
+    assert (found <= parts.sum(axis=0)).all()

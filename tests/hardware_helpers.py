@@ -1,4 +1,4 @@
-"""Tables of random layers, simulated layers, and a replay of the simulator's buffers."""
+"""Tables of random and simulated layers, and a replay of the simulator's buffers."""
 
 import csv
 
@@ -20,6 +20,12 @@ def layers(**columns) -> LayerTable:
     given = {name: np.full(shape, value, np.int32) for name, value in ONES.items()}
     given |= dict(zip(columns, arrays, strict=True))
     return LayerTable(**given | {"mask": given["mask"] == 1})
+
+
+def padded(table: LayerTable) -> LayerTable:
+    """With masked rows up to eight layers: operations on one shape compile once."""
+    missing = 8 - len(table.mask)
+    return LayerTable(*(np.pad(column, (0, missing)) for column in table))
 
 
 def random_layers(seed: int, shape: tuple[int, ...], *, largest: int = 64):

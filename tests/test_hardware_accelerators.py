@@ -109,12 +109,13 @@ def test_one_call_costs_networks_times_accelerators(convention):
     sizes = dict(rows=[4, 16, 3], columns=[8, 2, 30], weight_sram_bytes=[512, 99, 4096])
     start = Accelerator(dataflow="best", convention=convention)
     grid = start.replace(**{name: jnp.array(size) for name, size in sizes.items()})
-    tables = stack([random_layers(seed, (4,)) for seed in range(2)])
+    tables = stack([random_layers(seed, (8,)) for seed in range(2)])
     over_tables = jax.vmap(costs, (0, None))
     found = np.stack(jax.jit(jax.vmap(over_tables, (None, 0)))(tables, grid))
+    each = jax.jit(over_tables)
     for index in range(3):
         one = start.replace(**{name: size[index] for name, size in sizes.items()})
-        expected = np.stack(jax.vmap(lambda table, h=one: costs(table, h))(tables))
+        expected = np.stack(each(tables, one))
         np.testing.assert_allclose(found[:, index], expected, rtol=1e-6)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hardware_helpers import layers, random_layers
+from hardware_helpers import layers, padded, random_layers
 
 from jaxnas.hardware import DATAFLOWS, Accelerator, cycles, dram_bytes, dram_words
 from jaxnas.hardware.dram import kept
@@ -95,34 +95,35 @@ CHAIN = dict(
 
 def chain(live, mask):
     one = layers(**CHAIN | dict(live_bits=live))
-    return one._replace(mask=np.array(mask) == 1)
+    return padded(one._replace(mask=np.array(mask) == 1))
 
 
 def test_a_map_stays_between_two_layers_that_both_fit_masked_rows_between():
     table = chain([2048, 1, 2048, 1, 9999, 2048, 2048], [1, 0, 1, 0, 1, 1, 1])
     stays = kept(table, Accelerator(operand_sram_bytes=200, output_sram_bytes=56))
-    np.testing.assert_array_equal(stays.operand, [0, 0, 1, 0, 0, 0, 1])
-    np.testing.assert_array_equal(stays.result, [1, 0, 0, 0, 0, 1, 0])
+    np.testing.assert_array_equal(stays.operand, [0, 0, 1, 0, 0, 0, 1, 0])
+    np.testing.assert_array_equal(stays.result, [1, 0, 0, 0, 0, 1, 0, 0])
 
 
 def test_what_stays_is_not_moved_and_all_else_is_once():
     table = chain([2048] * 3, [1, 1, 1])
     large = Accelerator(dataflow="ws")
     found = dram_bytes(table, large)
-    np.testing.assert_array_equal(found.operand, [128, 0, 0])
-    np.testing.assert_array_equal(found.output, [0, 0, 128])
-    np.testing.assert_array_equal(found.weight, [64 + 8 * 2] * 3)
+    np.testing.assert_array_equal(found.operand[:3], [128, 0, 0])
+    np.testing.assert_array_equal(found.output[:3], [0, 0, 128])
+    np.testing.assert_array_equal(found.weight[:3], [64 + 8 * 2] * 3)
     assert found.total == 128 + 128 + 3 * 80
 
 
 def test_a_shortcut_is_read_again_unless_it_stays():
-    table = chain([2048 + 1024] * 2, [1, 1])._replace(read_bits=np.int32([1024, 2048]))
+    table = chain([2048 + 1024] * 2, [1, 1])
+    table = table._replace(read_bits=table.read_bits + np.int32([0, 1024] + 6 * [0]))
     fits, spills = (
         dram_bytes(table, Accelerator(operand_sram_bytes=n, output_sram_bytes=0))
         for n in (384, 383)
     )
-    np.testing.assert_array_equal(fits.operand, [128, 0])
-    np.testing.assert_array_equal(spills.operand, [128, 256])
+    np.testing.assert_array_equal(fits.operand[:2], [128, 0])
+    np.testing.assert_array_equal(spills.operand[:2], [128, 256])
 
 
 def test_partial_sums_are_written_and_read_back_as_they_do_not_fit():
@@ -137,7 +138,7 @@ def test_partial_sums_are_written_and_read_back_as_they_do_not_fit():
 
 
 def test_words_are_packed_or_take_whole_bytes():
-    table = chain([2**20], [1])._replace(weight_bits=np.int32([3]))
+    table = chain([2**20], [1])._replace(weight_bits=np.int32(8 * [3]))
     packed, whole = (
         dram_bytes(table, Accelerator(packed=flag)).weight[0] - 16
         for flag in (True, False)
@@ -147,7 +148,8 @@ def test_words_are_packed_or_take_whole_bytes():
 
 def test_traffic_is_the_same_eager_jitted_vmapped_and_with_leading_axes():
     count = partial(dram_bytes, hardware=Accelerator(dataflow="best"))
-    tables = [random_layers(seed, (5,)) for seed in range(2)]
+    tables = [random_layers(seed, (8,)) for seed in range(2)]
     expected = np.stack([np.stack(count(table)) for table in tables], axis=1)
-    for found in (jax.jit(jax.vmap(count))(stack(tables)), count(stack(tables))):
+    for form in (jax.vmap(count), count):
+        found = jax.jit(form)(stack(tables))
         np.testing.assert_allclose(np.stack(found), expected, rtol=1e-6)

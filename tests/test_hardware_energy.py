@@ -1,10 +1,12 @@
 """Energy: published constants, a layer by hand, and ResNet-20 as published."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hardware_helpers import layers
+from hardware_helpers import layers, padded
 
 from jaxnas.hardware import (
     HOROWITZ_45NM,
@@ -104,7 +106,7 @@ def test_a_layer_by_hand():
         weight_sram_bytes=8192,
         output_sram_bytes=8192,
     )
-    parts = energy_parts(table, hardware)
+    parts = energy_parts(padded(table), hardware)
     assert parts.operations_pj[0] == pytest.approx(24 * (4 * 8 + 32) / 320)
     # Operands three times; two folds of inputs: 12 partial sums written and read.
     moved = 3 * 8 + 6 / 2 + 12 * 2 + 2 * 12 * 4
@@ -113,10 +115,8 @@ def test_a_layer_by_hand():
 
 
 def test_energy_rises_with_everything_that_is_paid_for():
-    table = layers(in_channels=9, out_channels=9, out_height=9, in_height=9)
+    table = padded(layers(in_channels=9, out_channels=9, out_height=9, in_height=9))
     base = energy_pj(table, Accelerator())
     for name in ("multiply_pj_per_bit2", "sram_pj_per_byte", "dram_pj_per_byte"):
-        dear = Accelerator(energy=jax.tree.map(lambda x: x, HOROWITZ_45NM))
-        fields = {f: getattr(dear.energy, f) for f in dear.energy.__dataclass_fields__}
-        dear = dear.replace(energy=type(dear.energy)(**fields | {name: 999.0}))
-        assert energy_pj(table, dear) > base
+        dear = dataclasses.replace(HOROWITZ_45NM, **{name: 999.0})
+        assert energy_pj(table, Accelerator(energy=dear)) > base

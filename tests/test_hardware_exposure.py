@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hardware_helpers import layers, random_layers
+from hardware_helpers import layers, padded, random_layers
 
 from jaxnas.hardware import (
     Accelerator,
@@ -22,15 +22,17 @@ def test_a_megabit_for_a_billion_hours_fails_as_often_as_its_rate_says():
 
 
 def test_two_layers_by_hand():
-    table = layers(
-        in_channels=[4, 6],
-        out_channels=[6, 2],
-        weight_bits=[8, 3],
-        bias_bits=[16, 0],
-        live_bits=[100, 70],
+    table = padded(
+        layers(
+            in_channels=[4, 6],
+            out_channels=[6, 2],
+            weight_bits=[8, 3],
+            bias_bits=[16, 0],
+            live_bits=[100, 70],
+        )
     )
     hardware = Accelerator(clock_hz=1e3)
-    first, second = np.asarray(bandwidth_limited_cycles(table, hardware)) / 1e3
+    first, second, *_ = np.asarray(bandwidth_limited_cycles(table, hardware)) / 1e3
     found = exposure(table, hardware)
     bits = 24 * 8 + 6 * 16, 12 * 3
     assert found.weight_bit_seconds == pytest.approx(sum(bits) * (first + second))
@@ -46,7 +48,7 @@ def test_two_layers_by_hand():
 
 
 def test_upsets_are_linear_in_rate_and_time():
-    table = random_layers(0, (6,))
+    table = random_layers(0, (8,))
     base = float(expected_upsets(table, Accelerator()))
     twice = Accelerator(sram_fit_per_mbit=2000.0)
     assert expected_upsets(table, twice) == pytest.approx(2 * base)
@@ -55,7 +57,7 @@ def test_upsets_are_linear_in_rate_and_time():
 
 
 def test_resident_weights_are_all_weights_for_the_whole_time():
-    table = random_layers(1, (6,))
+    table = random_layers(1, (8,))
     hardware = Accelerator()
     seconds = bandwidth_limited_cycles(table, hardware).sum() / hardware.clock_hz
     found = exposure(table, hardware).weight_bit_seconds

@@ -119,11 +119,12 @@ def test_impossible_relaxations_are_refused(options, message):
 
 
 def test_gradients_of_a_network_are_finite_where_rows_are_masked():
-    table = random_layers(3, (30,))
+    table = random_layers(3, (8,))
     array = SystolicArray(dataflow="best", convention="realistic")
 
     def cost(scale):
         wide = table._replace(out_channels=table.out_channels * scale)
         return latency_cycles(wide, array, arithmetic=smooth())
 
-    assert np.isfinite(jax.grad(cost)(1.0)) and jax.grad(cost)(1.0) > 0
+    slope = jax.jit(jax.grad(cost))(1.0)
+    assert np.isfinite(slope) and slope > 0

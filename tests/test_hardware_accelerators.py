@@ -104,10 +104,12 @@ def costs(table, hardware):
     return latency_us(table, hardware), energy_pj(table, hardware), moved
 
 
-@pytest.mark.parametrize("convention", ["scalesim", "realistic"])
-def test_one_call_costs_networks_times_accelerators(convention):
+@pytest.mark.parametrize(
+    ("convention", "dataflow"), [("scalesim", "os"), ("realistic", "ws")]
+)
+def test_one_call_costs_networks_times_accelerators(convention, dataflow):
     sizes = dict(rows=[4, 16, 3], columns=[8, 2, 30], weight_sram_bytes=[512, 99, 4096])
-    start = Accelerator(dataflow="best", convention=convention)
+    start = Accelerator(dataflow=dataflow, convention=convention)
     grid = start.replace(**{name: jnp.array(size) for name, size in sizes.items()})
     tables = stack([random_layers(seed, (8,)) for seed in range(2)])
     over_tables = jax.vmap(costs, (0, None))

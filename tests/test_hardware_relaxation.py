@@ -76,10 +76,16 @@ def test_a_smooth_ceiling_becomes_the_ceiling_and_always_rises():
 
 def test_smooth_cycles_become_the_exact_ones():
     array = SystolicArray(rows=16, columns=16, dataflow="ws")
-    # Extents between two folds; on a multiple the smooth ceiling is half a fold more.
-    table = layers(in_channels=[24, 40, 8], out_channels=[24, 56, 40], out_height=9)
-    found = cycles(table, array, arithmetic=smooth(temperature=1e-4))
-    np.testing.assert_allclose(found, cycles(table, array), rtol=2e-3)
+    # Multiples of the array, and a unit more or less.
+    table = layers(in_channels=[16, 17, 31], out_channels=[32, 33, 15], out_height=9)
+    found = cycles(table, array, arithmetic=smooth(temperature=1e-5))
+    np.testing.assert_allclose(found, cycles(table, array), rtol=1e-3)
+
+
+def test_at_high_temperature_a_quotient_is_the_mean_of_its_ceilings():
+    dividends, divisor = np.arange(1, 1 + 7 * 16), 16
+    line = smooth(temperature=10.0).ceil_divide(dividends, divisor)
+    np.testing.assert_allclose(line.mean(), np.ceil(dividends / divisor).mean())
 
 
 def test_the_smooth_maximum_lies_between_the_maximum_and_the_sum():

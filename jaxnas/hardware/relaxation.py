@@ -12,9 +12,11 @@ formulas get derivatives from another arithmetic:
       r = exp(-2 pi t),
 
   which rises everywhere, is the ceiling as t -> 0 and the line x + 1/2 as t -> inf.
-  Maxima become p-norms: (a**p + b**p)**(1/p), which is the sum as p = 1, the maximum as
-  p -> inf, never below it, and has the units of its arguments. (Of logarithms it is
-  logsumexp at temperature 1/p.)
+  Of a whole number n, x is (n - 1/2) / d: multiples of d are not on a jump, and the
+  line is the mean of ceil(n / d) over whole numbers. Maxima become p-norms:
+  (a**p + b**p)**(1/p), which is the sum as p = 1, the maximum as p -> inf, never below
+  it, and has the units of its arguments. (Of logarithms it is logsumexp at temperature
+  1/p.)
 
 Tables may then hold float32 columns, for instance traced channels. Divisors of groups
 and packing, which are whole numbers by their meaning, stay as they are.
@@ -60,7 +62,7 @@ def smooth(*, temperature: float = 0.1, sharpness: float = 8.0) -> Arithmetic:
         raise ValueError(f"found sharpness={sharpness}, expected at least 1")
 
     def ceil_divide(dividend, divisor):
-        return smooth_ceil(_float32(dividend) / _float32(divisor), temperature)
+        return smooth_ceil((_float32(dividend) - 0.5) / _float32(divisor), temperature)
 
     def maximum(a, b):
         return smooth_maximum(jnp.stack(jnp.broadcast_arrays(a, b)), sharpness)

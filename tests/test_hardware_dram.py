@@ -15,7 +15,7 @@ from jaxnas.hardware.systolic import sram_words
 from jaxnas.hardware.windows import windows
 from jaxnas.topology import macs, output_elements, stack, weights
 
-NETWORKS, LAYERS = 125_000, 8
+NETWORKS, LAYERS = 151_000, 8  # a sixth of them is masked
 
 
 def violations(table, small, large):
@@ -68,12 +68,14 @@ def broken(million, **options):
 
 @pytest.mark.parametrize("dataflow", DATAFLOWS)
 def test_no_layer_of_a_million_breaks_a_law(million, dataflow):
-    assert NETWORKS * LAYERS >= 10**6
+    assert million[0].mask.sum() >= 10**6
     assert broken(million, dataflow=dataflow, convention="realistic") == {}
 
 
 @pytest.mark.parametrize("dataflow", DATAFLOWS)
 def test_the_simulator_breaks_only_the_law_of_larger_buffers(million, dataflow):
+    # Weights that just do not fit cost what the buffer took before it was flushed, which
+    # grows with the buffer; see also the results in test_hardware_flushed_buffers.
     found = broken(million, dataflow=dataflow, convention="scalesim")
     assert set(found) <= {"memory"}
 

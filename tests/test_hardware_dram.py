@@ -74,8 +74,8 @@ def test_no_layer_of_a_million_breaks_a_law(million, dataflow):
 
 @pytest.mark.parametrize("dataflow", DATAFLOWS)
 def test_the_simulator_breaks_only_the_law_of_larger_buffers(million, dataflow):
-    # Weights that just do not fit cost what the buffer took before it was flushed, which
-    # grows with the buffer; see also the results in test_hardware_flushed_buffers.
+    # Weights that just do not fit cost once more what the buffer took before its flush,
+    # which grows with the buffer; results: see test_hardware_flushed_buffers.
     found = broken(million, dataflow=dataflow, convention="scalesim")
     assert set(found) <= {"memory"}
 

@@ -11,9 +11,10 @@ import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from jaxnas import __version__
+from jaxnas.options import CostOptions, InjectOptions, SearchOptions
 from jaxnas.overrides import override, print_help, split_arguments, suggestion
 
 USAGE = """\
@@ -23,122 +24,19 @@ usage: jaxnas search CONFIG.py [--smoke] [--out=DIR] [--resume] [--overwrite]
                      [--stored=weight,activation] [--target-halfwidth=W] [--trials=N]
                      [--sensitivity-trials=N]
        jaxnas report RUN
+       jaxnas cost MODEL_OR_RUN [--image=N] [--classes=N] [--bits=N] [--operations]
+                     [--network=ID]
        jaxnas search [CONFIG.py] --help    explains every key, with unit and default
-       jaxnas inject --help                the same
+       jaxnas inject|cost --help           the same
 
 search   evolves, trains and measures networks, and writes a run directory
 inject   measures the networks of a run directory, or of one of its checkpoints
          RUN/checkpoints/final-SCHEME, under faults again
 report   writes report.md and the figures of a run directory again
+cost     prints the layers of a published network, such as mobilenet_v2, with their
+         costs; or what the networks of a run directory cost
 
 PYTHONDEVMODE=1 in the environment shows the traceback behind an error."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchOptions:
-    """How the run is carried out."""
-
-    out: Path | None = None
-    """Run directory to write; None for runs/ and the name of the config file."""
-
-    resume: bool = False
-    """Whether to continue the interrupted run in the run directory."""
-
-    overwrite: bool = False
-    """Whether to delete the run in the run directory and start again."""
-
-    smoke: bool = False
-    """Whether to take smoke() of the config file, the same path made tiny."""
-
-    def __post_init__(self):
-        if self.resume and self.overwrite:
-            raise ValueError(
-                "--resume continues a run and --overwrite deletes it; give one of them"
-            )
-
-
-Kind = Literal[
-    "bit_flips",
-    "top_bit_flips",
-    "rising_flips",
-    "falling_flips",
-    "double_flips",
-    "stuck_at",
-    "stuck_at_zero",
-    "stuck_at_one",
-    "word_faults",
-    "dead_elements",
-]
-"""Those of `jaxnas.faults.kinds`, which is expensive to import."""
-
-FEWEST, TRIALS, MOST_TRIALS = 200, 200, 20_000
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class InjectOptions:
-    """Which faults are measured, and how precisely."""
-
-    fault: Kind = "bit_flips"
-    """What happens to words: all their bits flip, only the highest one does, only zeros
-    do (rising) or ones (falling), or two adjacent bits at a time; bits are stuck, at
-    zero and at one as often or at either; words are replaced by random ones; values
-    read as zero (dead)."""
-
-    rates: tuple[float, ...] = (1e-4, 1e-3, 1e-2)
-    """Probabilities of a fault (per stored bit; of word_faults and dead_elements per
-    stored word). Single flips, which have no rate, are those of sensitivity-trials."""
-
-    stored: tuple[Literal["weight", "activation"], ...] = ("weight", "activation")
-    """Kinds of words that are struck, one after the other."""
-
-    target_halfwidth: float = 0.0
-    """Half the width of the 95 % interval of an accuracy at which its measurement ends
-    (share of images); 0 for a fixed number of trials."""
-
-    trials: int | None = None
-    """Random fault patterns per network, number scheme, kind of words and rate (count),
-    with target-halfwidth at most; None for 200, or at most 20000."""
-
-    sensitivity_trials: int = 100
-    """Single flips per layer and bit position in the best network of the front, each of
-    a random word and for a random image (count); 0 for none."""
-
-    def __post_init__(self):
-        if not self.rates or not all(0 < rate < 1 for rate in self.rates):
-            raise ValueError(
-                f"--rates is {self.rates}, expected fault rates between 0 and 1; "
-                "for example --rates=1e-4,1e-3"
-            )
-        if not self.stored or len(set(self.stored)) < len(self.stored):
-            raise ValueError(
-                f"--stored is {self.stored}, expected each kind of words at most once; "
-                "for example --stored=weight"
-            )
-        if not 0 <= self.target_halfwidth < 0.5:
-            raise ValueError(
-                f"--target-halfwidth is {self.target_halfwidth}, expected a share "
-                "below 0.5, or 0 for a fixed number of trials; for example 0.005"
-            )
-        if self.trials is not None and self.trials < 2:
-            raise ValueError(
-                f"--trials is {self.trials}, expected at least 2: intervals come from "
-                "the spread of trials"
-            )
-        if self.target_halfwidth and self.most <= FEWEST:
-            raise ValueError(
-                f"--trials is {self.trials}, expected more than {FEWEST} with "
-                "--target-halfwidth: so many are run before the interval is asked"
-            )
-        if self.sensitivity_trials < 0:
-            raise ValueError(
-                f"--sensitivity-trials is {self.sensitivity_trials}, expected 0 or more"
-            )
-
-    @property
-    def most(self) -> int:
-        """The number of trials, or the largest."""
-        default = MOST_TRIALS if self.target_halfwidth else TRIALS
-        return default if self.trials is None else self.trials
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -209,9 +107,10 @@ def _run(arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise ValueError(
             f"unknown command {command!r}{suggestion(command, COMMANDS)}; expected "
-            "search, inject or report, which 'jaxnas --help' explains"
+            "search, inject, report or cost, which 'jaxnas --help' explains"
         )
-    flags = {f.name for f in dataclasses.fields(SearchOptions) if f.type is bool}
+    fields = dataclasses.fields(SearchOptions) + dataclasses.fields(CostOptions)
+    flags = {field.name for field in fields if field.type is bool}
     rest = ["--help" if argument == "-h" else argument for argument in rest]
     targets, settings = split_arguments(rest, {*flags, "help"})
     return COMMANDS[command](_Line(command, rest, targets, settings))
@@ -310,7 +209,22 @@ def _report(line: _Line) -> int:
     return 0
 
 
-COMMANDS = {"search": _search, "inject": _inject, "report": _report}
+def _cost(line: _Line) -> int:
+    if "help" in line.settings:
+        description = "Prints layers, multiply-accumulates, parameters, memory, cycles."
+        options = {"options": CostOptions()}
+        print_help("jaxnas cost MODEL_OR_RUN", description, options)
+        return 0
+    (options,) = override((CostOptions(),), line.settings)
+    target = line.target("network or run directory", "mobilenet_v2")
+
+    from jaxnas.costs import print_costs
+
+    print_costs(str(target), **dataclasses.asdict(options))
+    return 0
+
+
+COMMANDS = {"search": _search, "inject": _inject, "report": _report, "cost": _cost}
 
 
 def load_config(path: Path, function: str = "config"):

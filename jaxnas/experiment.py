@@ -13,14 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 
 from jaxnas import checkpoints, runs
 from jaxnas.config import SearchConfig, from_plain
@@ -45,6 +38,7 @@ from jaxnas.preparation import (
     prepare,
     recipe,
 )
+from jaxnas.progress import progress_bar
 from jaxnas.report import write_report
 from jaxnas.search.evolution import Evolution, Problem, generation, start
 from jaxnas.search.objectives import (
@@ -77,7 +71,7 @@ def search(
         out, name, config, resume=resume, overwrite=overwrite, command=command
     )
     evolution = _evolve(stage)
-    with _progress() as progress:
+    with progress_bar() as progress:
         finalists = _train(stage, evolution, progress)
         _measure(stage, evolution, finalists, progress)
     write_front(stage, evolution, finalists)
@@ -116,7 +110,7 @@ def inject(
     images = stage.config.faults.images
     faults = Faults(rates, trials, images, half_width, kind, stored)
     runs.keep_lines(run / "faults.jsonl", lambda line: True)
-    with _progress() as progress:
+    with progress_bar() as progress:
         finalists = _train(stage, evolution, progress)
         rows = front_rows(stage, evolution, finalists)
         members = [m for m in members_of(rows) if SCHEMES[m[0]] in schemes]
@@ -163,17 +157,6 @@ def _write_sensitivity(
     runs.write_table(stage.out / "sensitivity.csv", rows)
 
 
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-
-
 def _evolve(stage: Stage) -> Evolution:
     """All generations, from the latest checkpoint on."""
     folder = stage.out / "checkpoints" / "search"
@@ -185,7 +168,7 @@ def _evolve(stage: Stage) -> Evolution:
     for name in ("records.jsonl", "progress.jsonl"):
         last = -1 if done is None else done
         runs.keep_lines(stage.out / name, lambda line: line["generation"] <= last)  # noqa: B023
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("search: generations", total=generations + 1)
         for number in range(generations + 1):
             if done is None or number > done:

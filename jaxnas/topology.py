@@ -1,28 +1,50 @@
 """The layer table: what every cheap objective knows about a network.
 
-A table has one row per convolution or dense layer, in program order, and a mask, so
-that networks of every depth share one shape. It is obtained from a genotype by
-arithmetic or from any JAX function by `tracing.trace_topology`; hardware models and
-the resilience predictor read nothing else. A dense layer is the 1x1 convolution of a
-1x1 map.
+A table has one row per operation, in program order, and a mask, so that networks of
+every depth share one shape. It is obtained from a genotype by arithmetic or from any
+JAX function by `tracing.trace_topology`; hardware models and the resilience predictor
+read nothing else. The rows are of two sorts.
+
+*Products* keep an array of multipliers busy: layers, which multiply a map with a kernel
+(a dense layer is the 1x1 convolution of a 1x1 map; a transposed convolution is one over
+an operand with zeros between its pixels), and products of two maps, as in
+attention. Genotypes give these, and so does tracing unless it is asked for more.
+
+*Vector operations* work element by element: poolings and other reductions, elementwise
+operations with the sums of shortcuts among them, concatenations. They have no memory
+traffic of their own. Each is computed while a product around it writes its result or
+reads its operand, and so the columns of that product count the maps that it takes.
+`products` masks these rows; the models of arrays and memories do so by themselves.
 
 The counts below are float32: exact below 2**24 (and wherever the result has at most
 24 significant bits), otherwise rounded to about seven digits. They accept tables
 with any leading axes. A masked row counts zero, whatever its other columns hold.
+`exact_counts` gives the same as integers, on the host.
 """
 
-from collections.abc import Sequence
-from math import prod
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import JaxprEqn
 from jaxtyping import Array, Bool, Float, Int
 
 Column = Int[Array | np.ndarray, "*batch layers"]
 Mask = Bool[Array | np.ndarray, "*batch layers"]
 Count = Float[Array, "*batch layers"]
+ExactCount = Int[np.ndarray, "*batch layers"]
+
+NO_ROW, LAYER, TRANSPOSED, MAP_PRODUCT, POOLING, ELEMENTWISE, CONCATENATION = range(7)
+KINDS = (
+    "none",
+    "layer",
+    "transposed convolution",
+    "product of two maps",
+    "pooling",
+    "elementwise",
+    "concatenation",
+)
+"""What the kinds of rows are called."""
 
 
 class LayerTable(NamedTuple):
@@ -31,9 +53,20 @@ class LayerTable(NamedTuple):
     A *stored map* is a map of words in memory: the network's quantised input or the
     quantised output of a layer, in the size in which it is stored, which is before
     any pooling. Words are counted in bits, for a batch of one.
+
+    A product of two maps stands as the layer that the right one would be the kernel of.
+    A pooling or reduction stands as a depthwise layer with its window as kernel, an
+    elementwise operation as one with a 1x1 window. Of vector operations the last five
+    columns are zero.
+
+    `live_bits` is exact in program order. Its maximum is the least possible where there
+    is no other order: in chains, with sums of shortcuts over any number of layers. For
+    networks with parallel branches it is an upper bound, since another order of the
+    branches may need less.
     """
 
-    mask: Mask  # False: padding, no such layer
+    mask: Mask  # False: padding, no such row
+    kind: Column  # LAYER, MAP_PRODUCT, ... by number; NO_ROW where masked
     in_height: Column  # the layer's own operand: after pooling, without padding
     in_width: Column
     in_channels: Column
@@ -44,10 +77,14 @@ class LayerTable(NamedTuple):
     kernel_width: Column
     stride_height: Column
     stride_width: Column
+    dilation_height: Column  # of the kernel: between two of its taps; 1: dense
+    dilation_width: Column
+    upsampling_height: Column  # of the operand: between two of its pixels, with zeros
+    upsampling_width: Column  # in between; 1: dense
     groups: Column
-    weight_bits: Column  # of one word
+    weight_bits: Column  # of one word of the kernel or second operand; 0: there is none
     bias_bits: Column  # of one word; 0: no bias
-    input_bits: Column  # of one word of the operand
+    input_bits: Column  # of one word of the first operand
     output_bits: Column  # of one word of the result
     stored: Column  # 1: the result passes a quantisation site
     rectified: Column  # 1: a maximum with zero lies between layer and store
@@ -56,31 +93,86 @@ class LayerTable(NamedTuple):
     live_bits: Column  # of all stored maps alive while it runs, each counted once
 
 
+def products(table: LayerTable) -> LayerTable:
+    """The table with the rows of vector operations masked."""
+    return table._replace(mask=table.mask & (table.kind <= MAP_PRODUCT))
+
+
+def layers(table: LayerTable) -> LayerTable:
+    """The table with all rows masked but those of layers, which have kernels."""
+    return table._replace(mask=table.mask & (table.kind <= TRANSPOSED))
+
+
 def fan_in(table: LayerTable) -> Count:
-    """Products summed into one output element."""
-    per_group = table.in_channels // jnp.maximum(table.groups, 1)
-    return _product(table, table.kernel_height, table.kernel_width, per_group)
+    """Products, or elements of a window, that go into one output element."""
+    return _fan_in(table, _float)
 
 
 def weights(table: LayerTable) -> Count:
     """Elements of the kernel, without bias."""
-    return fan_in(table) * _product(table, table.out_channels)
+    return _weights(table, _float)
 
 
 def parameters(table: LayerTable) -> Count:
     """Elements of kernel and bias."""
-    biased = jnp.asarray(table.bias_bits) > 0
-    return weights(table) + _product(table, table.out_channels, biased)
+    return _parameters(table, _float)
 
 
 def output_elements(table: LayerTable) -> Count:
-    """Elements of the layer's result, before any pooling."""
-    return _product(table, table.out_height, table.out_width, table.out_channels)
+    """Elements of the result, before any pooling."""
+    return _output_elements(table, _float)
 
 
 def macs(table: LayerTable) -> Count:
-    """Multiply-accumulates, those on padding included, biases left out."""
-    return fan_in(table) * output_elements(table)
+    """Multiply-accumulates of products, those on padding included, biases left out.
+
+    In a transposed convolution every pixel of the operand meets every weight once: the
+    zeros between the pixels are not multiplied, and taps beyond the border count.
+    """
+    return _macs(table, _float)
+
+
+def vector_operations(table: LayerTable) -> Count:
+    """Operations on single elements of poolings and elementwise operations.
+
+    One per element of an elementwise result, one per element of each pooling window.
+    The addition of a bias is the layer's own and no vector operation.
+    """
+    return _vector_operations(table, _float)
+
+
+class ExactCounts(NamedTuple):
+    """The counts of this module for every row, as int64."""
+
+    fan_in: ExactCount
+    weights: ExactCount
+    parameters: ExactCount
+    output_elements: ExactCount
+    macs: ExactCount
+    vector_operations: ExactCount
+
+
+def exact_counts(table: LayerTable) -> ExactCounts:
+    """The counts without rounding, below 2**63; NumPy on the host, not traceable."""
+    counts = (
+        _fan_in,
+        _weights,
+        _parameters,
+        _output_elements,
+        _macs,
+        _vector_operations,
+    )
+    return ExactCounts(*(count(table, _integer) for count in counts))
+
+
+def exact_macs(table: LayerTable) -> int:
+    """Multiply-accumulates of all rows together, without rounding; not traceable."""
+    return int(exact_counts(table).macs.sum())
+
+
+def exact_parameters(table: LayerTable) -> int:
+    """Elements of all kernels and biases together, without rounding; not traceable."""
+    return int(exact_counts(table).parameters.sum())
 
 
 def from_rows(rows: Sequence[dict[str, int]]) -> LayerTable:
@@ -134,89 +226,52 @@ def stack(tables: Sequence[LayerTable]) -> LayerTable:
     return LayerTable(*(np.stack(columns) for columns in zip(*padded, strict=True)))
 
 
-def convolution_shape(eqn: JaxprEqn) -> dict[str, int]:
-    """The columns of a row that a `conv_general_dilated` equation alone decides.
-
-    The one axis of a 1-D convolution is its height.
-
-    Raises:
-      ValueError: for more than two spatial axes, a batch larger than one, or a batch
-        that is split in groups.
-    """
-    numbers, groups = eqn.params["dimension_numbers"], eqn.params["batch_group_count"]
-    operand, kernel = (v.aval.shape for v in eqn.invars)
-    batch, axes = operand[numbers.lhs_spec[0]], len(numbers.lhs_spec) - 2
-    if axes > 2 or batch != 1 or groups != 1:
-        raise ValueError(
-            f"found a convolution over {axes} axes of a batch of {batch} in {groups} "
-            "groups, expected at most two axes and a batch of one: trace the network "
-            "on a single image"
-        )
-    return _row_shape(
-        in_sides=[operand[axis] for axis in numbers.lhs_spec[2:]],
-        in_channels=operand[numbers.lhs_spec[1]],
-        out_sides=[eqn.outvars[0].aval.shape[axis] for axis in numbers.out_spec[2:]],
-        out_channels=kernel[numbers.rhs_spec[0]],
-        kernel_sides=[kernel[axis] for axis in numbers.rhs_spec[2:]],
-        strides=eqn.params["window_strides"],
-        groups=eqn.params["feature_group_count"],
-    )
+# One formula for floats and integers: `number` makes columns what is computed with.
 
 
-def dense_shape(eqn: JaxprEqn, *, kernel_left: bool) -> dict[str, int]:
-    """The columns of a row that a `dot_general` equation alone decides.
-
-    Summed axes are input channels, shared (batch) axes are groups, the free axes of
-    the kernel are output channels. Those of the map, but for a leading batch of one,
-    are positions: its last one is the width, all before it the height.
-    """
-    shapes = (v.aval.shape for v in eqn.invars)
-    sides = list(zip(shapes, *eqn.params["dimension_numbers"], strict=True))
-    (operand, summed, shared), kernel = reversed(sides) if kernel_left else sides
-    positions = _free(operand, summed, shared)
-    if positions[:1] == [1]:
-        positions = positions[1:]
-    if len(positions) > 1:
-        positions = [prod(positions[:-1]), positions[-1]]
-    groups = prod(operand[axis] for axis in shared)
-    return _row_shape(
-        in_sides=positions,
-        in_channels=groups * prod(operand[axis] for axis in summed),
-        out_sides=positions,
-        out_channels=groups * prod(_free(*kernel)),
-        kernel_sides=[],
-        strides=[],
-        groups=groups,
-    )
+def _float(column) -> Float[Array, "..."]:
+    return jnp.asarray(column).astype(jnp.float32)
 
 
-def _free(shape, summed, shared) -> list[int]:
-    return [n for axis, n in enumerate(shape) if axis not in (*summed, *shared)]
+def _integer(column) -> Int[np.ndarray, "..."]:
+    return np.asarray(column).astype(np.int64)
 
 
-def _row_shape(
-    in_sides, in_channels, out_sides, out_channels, kernel_sides, strides, groups
-) -> dict[str, int]:
-    """Columns by name; a side that is missing is one."""
-    sides = {
-        "in": in_sides,
-        "out": out_sides,
-        "kernel": kernel_sides,
-        "stride": strides,
-    }
-    columns = {"in_channels": in_channels, "out_channels": out_channels}
-    for name, given in sides.items():
-        columns[f"{name}_height"], columns[f"{name}_width"] = (*given, 1, 1)[:2]
-    columns["groups"] = groups
-    return {name: int(count) for name, count in columns.items()}
+def _fan_in(table: LayerTable, number: Callable) -> Any:
+    # Divided as integers: a rounded quotient could fall on the wrong side.
+    per_group = table.in_channels // jnp.maximum(table.groups, 1)
+    window = number(table.mask) * number(table.kernel_height)
+    return window * number(table.kernel_width) * number(per_group)
+
+
+def _weights(table: LayerTable, number: Callable) -> Any:
+    of_layers = layers(table)
+    return _fan_in(of_layers, number) * number(table.out_channels)
+
+
+def _parameters(table: LayerTable, number: Callable) -> Any:
+    biased = products(table).mask & (jnp.asarray(table.bias_bits) > 0)
+    return _weights(table, number) + number(biased) * number(table.out_channels)
+
+
+def _output_elements(table: LayerTable, number: Callable) -> Any:
+    height = number(table.mask) * number(table.out_height)
+    return height * number(table.out_width) * number(table.out_channels)
+
+
+def _macs(table: LayerTable, number: Callable) -> Any:
+    transposed = table.kind == TRANSPOSED
+    height = jnp.where(transposed, table.in_height, table.out_height)
+    width = jnp.where(transposed, table.in_width, table.out_width)
+    met = products(table)._replace(out_height=height, out_width=width)
+    return _fan_in(met, number) * _output_elements(met, number)
+
+
+def _vector_operations(table: LayerTable, number: Callable) -> Any:
+    vector = (table.kind == POOLING) | (table.kind == ELEMENTWISE)
+    counted = table._replace(mask=table.mask & vector)
+    return _fan_in(counted, number) * _output_elements(counted, number)
 
 
 def _pad(column, layers: int) -> np.ndarray:
     return np.pad(np.asarray(column), (0, layers - np.size(column)))
-
-
-def _product(table: LayerTable, *columns) -> Count:
-    result = jnp.asarray(table.mask).astype(jnp.float32)
-    for column in columns:
-        result = result * jnp.asarray(column).astype(jnp.float32)
-    return result

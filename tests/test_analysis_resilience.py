@@ -8,7 +8,7 @@ from table_helpers import table
 
 from jaxnas.analysis import resilience
 from jaxnas.analysis.resilience import rank_agreement
-from jaxnas.topology import LayerTable, stack
+from jaxnas.topology import KINDS, MAP_PRODUCT, LayerTable, stack
 
 SCORES = [
     resilience.activation_fragility,
@@ -85,6 +85,13 @@ def test_scores_are_the_same_eager_jitted_vmapped_and_with_leading_axes(score):
     for found in (jax.jit(jax.vmap(score))(stack(tables)), score(stack(tables))):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert expected[0] != expected[1]
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_rows_without_a_kernel_do_not_count(score):
+    others = [layer(kind=kind) for kind in range(MAP_PRODUCT, len(KINDS))]
+    more = table(STEM, others[0], DEPTHWISE, *others[1:], LINEAR, DENSE)
+    np.testing.assert_allclose(score(more), score(NETWORK), rtol=1e-6)
 
 
 def test_another_pooling_makes_a_map_more_fragile_by_its_factor():

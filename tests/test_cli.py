@@ -11,6 +11,7 @@ import pytest
 
 import jaxnas
 from jaxnas import cli
+from jaxnas.options import MOST_TRIALS
 
 SETTINGS = '''
 import dataclasses
@@ -59,7 +60,7 @@ def library(monkeypatch, tmp_path):
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "1")
     (tmp_path / "settings.py").write_text(SETTINGS)
     (tmp_path / "digits.py").write_text(CONFIG)
-    config, experiment = types.ModuleType("config"), types.ModuleType("experiment")
+    config, experiment, costs = map(types.ModuleType, ("config", "experiment", "costs"))
     # Help is read from the source, so the stand-in needs a file.
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "settings", raising=False)
@@ -76,6 +77,8 @@ def library(monkeypatch, tmp_path):
     experiment.inject = lambda *given, **options: calls.append((*given, options))
     monkeypatch.setitem(sys.modules, "jaxnas.config", config)
     monkeypatch.setitem(sys.modules, "jaxnas.experiment", experiment)
+    costs.print_costs = lambda target, **options: calls.append((target, options))
+    monkeypatch.setitem(sys.modules, "jaxnas.costs", costs)
     monkeypatch.setattr(jaxnas, "config", config, raising=False)
     monkeypatch.setattr(jaxnas, "experiment", experiment, raising=False)
     return types.SimpleNamespace(calls=calls, config=config, experiment=experiment)
@@ -140,6 +143,8 @@ BAD = {
     "inject . --sensitivity-trials=-1": "--sensitivity-trials is -1, expected 0",
     "inject none --rate=1e-3": "unknown key --rate, did you mean --rates?",
     "report none": "none is no run directory",
+    "cost": "'jaxnas cost' takes one network or run directory, found none; for example",
+    "cost vgg16 --images=3": "unknown key --images, did you mean --image?",
     "report none --dpi=3": "unknown key --dpi",
 }
 
@@ -238,7 +243,7 @@ def test_inject_takes_a_checkpoint_of_one_scheme(library, finished_run, capsys):
     final = checkpoints / "final-logarithmic"
     assert cli.main(["inject", str(final), *text.split()]) == 0
     ((run, _, most, options),) = library.calls
-    assert run == finished_run and most == cli.MOST_TRIALS
+    assert run == finished_run and most == MOST_TRIALS
     expected = {"half_width": 0.005, "kind": "stuck_at", "stored": ("weight",)}
     assert options.items() >= (expected | {"schemes": ("logarithmic",)}).items()
     for other in (checkpoints / "search", checkpoints, checkpoints / "final-none"):
@@ -261,9 +266,22 @@ def test_help_of_inject_explains_every_option(capsys):
         assert expected in text
 
 
+def test_cost_hands_over_target_and_options(library, capsys):
+    assert cli.main("cost vgg16 --image 64 --operations --bits=8".split()) == 0
+    ((target, options),) = library.calls
+    assert target == "vgg16"
+    given = {"image": 64, "bits": 8, "operations": True}
+    assert options == {"classes": None, "network": None} | given
+    assert cli.main(["cost", "--help"]) == 0
+    assert "None for float32. (default: None)" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 CACHE = """
 import sys
 from jaxnas import cli
+from jaxnas.options import MOST_TRIALS
 assert cli.main(["search", "missing.py"]) == 2
 assert "jax" not in sys.modules and "matplotlib" not in sys.modules
 import jax

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.cli import Kind
 from jaxnas.faults.kinds import KINDS, top_bit_flips
 from jaxnas.numerics.fixed_point import FixedPoint
+from jaxnas.options import Kind
 
 FORMAT = FixedPoint(bits=5)
 WORDS = jnp.asarray(np.arange(4096) % 32, jnp.uint8)

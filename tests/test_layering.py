@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "jaxnas"
 
 # A module may import only modules that stand before it.
 ORDER = """
-types trees jaxprs rewriting devices switches
+types trees progress jaxprs rewriting devices switches
 numerics.formats numerics.words numerics.lookups numerics.fixed_point
 numerics.codebooks numerics.logarithmic numerics.two_terms numerics.floats
 numerics.machine numerics.exponents numerics.posits
@@ -18,9 +18,11 @@ numerics.histograms numerics.observers numerics.learned
 numerics.rules numerics.provenance numerics.planning numerics.models numerics.scales
 numerics.integer_formats numerics.steps numerics.integers
 numerics.deployment numerics.export
-topology tracing
+topology layer_shapes maps tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
-networks.supernet networks.compact networks.materialize networks.references
+networks.supernet networks.compact networks.materialize
+networks.normalised networks.vgg networks.residual networks.mobilenet networks.nasnet
+networks.references
 data training checkpoints runs
 faults.rates faults.masks faults.bits faults.models faults.flips faults.upsets
 faults.defects faults.memory faults.noise faults.kinds faults.ftt
@@ -38,7 +40,7 @@ analysis.resilience
 search.pareto search.morphisms search.objectives search.algorithms search.lemonade
 search.random search.evolution
 measurement sensitivity plots results report config overrides preparation front
-experiment cli
+costs experiment options cli
 """.split()
 
 

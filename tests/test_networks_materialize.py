@@ -45,20 +45,22 @@ def paired(supernet_words, compact_words):
 
 @pytest.fixture(scope="module")
 def pairs():
-    """For every scheme and genotype: words and logits of supernet and compact network.
+    """For every genotype: words and logits of supernet and compact network.
 
-    The supernet is compiled, the compact networks run operation by operation.
+    Schemes take turns. The supernet is compiled, the compact networks run operation by
+    operation.
     """
     weights, results = random_weights(), {}
     host = jax.tree.map(np.asarray, weights)  # slicing it compiles nothing
-    for number, scheme in enumerate(SCHEMES):
-        for index, genotype in enumerate(genotypes(COUNT)):
-            expected, large = run_supernet(weights, genotype, number)
-            module, variables = materialize(SPACE, genotype, *host, scheme=scheme)
-            variables = jax.tree.map(jnp.asarray, variables)
-            with recorded() as words:
-                found = np.asarray(module.apply(variables, digits()))
-                results[scheme, index] = large, words[:], expected, found
+    for index, genotype in enumerate(genotypes(COUNT)):
+        number = index % len(SCHEMES)
+        scheme = SCHEMES[number]
+        expected, large = run_supernet(weights, genotype, number)
+        module, variables = materialize(SPACE, genotype, *host, scheme=scheme)
+        variables = jax.tree.map(jnp.asarray, variables)
+        with recorded() as words:
+            found = np.asarray(module.apply(variables, digits()))
+            results[scheme, index] = large, words[:], expected, found
     return results
 
 
@@ -88,8 +90,8 @@ def test_all_words_and_logits_are_the_supernets(pairs, scheme):
     """Fixed-point sums are exact, so words are identical. A logarithmic map may tip
     over at a tie between two words; its network is then not followed any further."""
     tipped, kinds = 0, set()
-    for index in range(COUNT):
-        large, small, expected, found = pairs[scheme, index]
+    own = [pair for (one, _), pair in pairs.items() if one == scheme]
+    for large, small, expected, found in own:
         for one, other in paired(large, small):
             kinds.add((other.stored, other.format.bits))
             if not is_same(one, other):
@@ -100,7 +102,7 @@ def test_all_words_and_logits_are_the_supernets(pairs, scheme):
         else:
             atol = 1e-5 * np.abs(expected).max()
             np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
-    assert tipped <= 0.03 * COUNT
+    assert tipped <= 0.03 * len(own)
     widths = {(stored, bits) for stored in ("weight", "activation") for bits in (4, 8)}
     assert kinds == widths | {("input", 8), ("bias", 16)}
 
@@ -111,7 +113,7 @@ def test_logits_tell_networks_and_schemes_apart(pairs):
     spread = [np.ptp(found) for found in logits.values()]
     assert np.median(spread) > 0.1
     flat = {tuple(found.ravel()) for found in logits.values()}
-    assert len(flat) > 1.8 * COUNT
+    assert len(flat) > 0.9 * COUNT
     moved = [np.abs(found[0] - found[1]).max() > 1e-3 for found in logits.values()]
     assert np.mean(moved) > 0.6
     saturated = np.mean(
@@ -128,7 +130,7 @@ def test_logits_tell_networks_and_schemes_apart(pairs):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_variables_are_what_the_module_declares(scheme):
     params, statistics = random_weights()
-    for genotype in genotypes(10, seed=1):
+    for genotype in genotypes(4, seed=1):
         module, variables = materialize(
             SPACE, genotype, params, statistics, scheme=scheme
         )

@@ -13,7 +13,7 @@ from jaxnas.networks import supernet
 from jaxnas.networks.materialize import materialize
 from jaxnas.networks.space import SearchSpace, Stage
 from jaxnas.networks.tables import layer_table
-from jaxnas.topology import LayerTable
+from jaxnas.topology import LayerTable, products
 from jaxnas.tracing import trace_topology
 
 SPACES = {
@@ -46,12 +46,12 @@ def zeros(space):
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def traced(space, genotype, weights, scheme):
+def traced(space, genotype, weights, scheme, **options):
     """From the jaxpr of the materialised network; nothing is computed."""
     module, variables = materialize(space, genotype, *weights, scheme=scheme)
     variables = jax.eval_shape(lambda: variables)
     images = jax.ShapeDtypeStruct((1, *space.image), jnp.uint8)
-    return trace_topology(module.apply, variables, images)
+    return trace_topology(module.apply, variables, images, **options)
 
 
 COUNTS = {"odd colour image, three stages": 60, "one narrow stage": 40}
@@ -76,6 +76,17 @@ def test_tables_are_those_traced_from_the_networks(name):
     assert len(lengths) > 3
 
 
+def test_tables_are_the_products_among_all_operations():
+    space = SPACES["odd colour image, three stages"]
+    (genotype,) = genotypes(1, space=space)
+    table = jax.jit(lambda: layer_table(space, genotype))()
+    full = traced(space, genotype, zeros(space), "fixed_point", vector_operations=True)
+    assert_same_table(topology.compress(table), topology.compress(products(full)))
+    # Two max-poolings between stages of fixed sizes, and the sum in the head.
+    pooled = full.out_height[full.kind == topology.POOLING]
+    np.testing.assert_array_equal(pooled, [4, 2, 1])
+
+
 def test_the_trivial_network_by_hand():
     """A stem over 9x7x3 pixels of 8 bits, two poolings, and a head."""
     space = SPACES["odd colour image, three stages"]
@@ -83,6 +94,7 @@ def test_the_trivial_network_by_hand():
     table = topology.compress(alone())
     image, stem = 9 * 7 * 3 * 8, 9 * 7 * 2 * 8
     rows = {
+        "kind": [topology.LAYER, topology.LAYER],
         "in_height": [9, 1],
         "in_width": [7, 1],
         "in_channels": [3, 2],

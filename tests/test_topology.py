@@ -1,17 +1,12 @@
-"""Laws of the layer table's arithmetic, and the shapes of layers in all spellings."""
-
-import operator
-from functools import partial
+"""Laws of the layer table's arithmetic."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core.primitives import conv_general_dilated_p, dot_general_p
-from table_helpers import assert_columns, conv, spec, table
+from table_helpers import table
 
 from jaxnas import topology
-from jaxnas.jaxprs import equations
 from jaxnas.topology import LayerTable
 
 COUNTS = [
@@ -62,6 +57,70 @@ def test_counts_are_the_same_eager_jitted_vmapped_and_with_leading_axes(count):
     np.testing.assert_array_equal(count(both), expected)
 
 
+# Weights, parameters, multiply-accumulates and vector operations of ten channels.
+KINDS = {
+    topology.LAYER: (90, 100, 90, 0),
+    topology.TRANSPOSED: (90, 100, 4 * 90, 0),
+    topology.MAP_PRODUCT: (0, 10, 90, 0),
+    topology.POOLING: (0, 0, 0, 90),
+    topology.ELEMENTWISE: (0, 0, 0, 90),
+    topology.CONCATENATION: (0, 0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_rows_of_each_kind_count(kind):
+    # One window of nine over ten channels each, from 2x2 pixels to one.
+    shape = dict(in_height=2, in_width=2, kernel_height=3, kernel_width=3)
+    channels = dict(in_channels=10, out_channels=10, groups=10)
+    one = table(shape | channels | dict(kind=kind), MASKED | dict(kind=kind))
+    counts = [topology.weights, topology.parameters, topology.macs]
+    found = [count(one) for count in (*counts, topology.vector_operations)]
+    np.testing.assert_array_equal(found, [[count, 0] for count in KINDS[kind]])
+
+
+def test_products_and_layers_mask_the_other_kinds():
+    kinds = range(1, len(topology.KINDS))
+    rows = table(*(dict(kind=kind) for kind in kinds), MASKED)
+    named = [topology.KINDS[k] for k in rows.kind[topology.products(rows).mask]]
+    assert named == ["layer", "transposed convolution", "product of two maps"]
+    assert topology.layers(rows).mask.tolist() == [True, True, *[False] * 5]
+
+
+def test_exact_counts_are_those_of_python_integers_however_large():
+    # Two layers of VGG-16 and one beyond 2**53, which no float counts.
+    rows = [
+        dict(in_channels=64, out_channels=64, out_height=224, out_width=224),
+        dict(in_channels=512, out_channels=512, out_height=28, out_width=28),
+        dict(in_channels=2**20 + 1, out_channels=2**17 + 1, out_height=2**10 + 1),
+    ]
+    rows = [row | dict(kernel_height=3, kernel_width=3) for row in rows]
+    each = [
+        9 * row["in_channels"] * row["out_channels"] * row["out_height"]
+        * row.get("out_width", 1)
+        for row in rows
+    ]  # fmt: skip
+    found = table(*rows, MASKED)
+    counts = topology.exact_counts(found)
+    assert counts.macs.tolist() == [*each, 0] and each[2] > 2**50
+    assert topology.exact_macs(found) == sum(each)
+    kernels = [9 * row["in_channels"] * row["out_channels"] for row in rows]
+    assert counts.weights.tolist() == [*kernels, 0]
+    biases = sum(row["out_channels"] for row in rows)
+    assert topology.exact_parameters(found) == sum(kernels) + biases
+
+
+def test_exact_counts_are_the_float_ones_where_those_are_exact():
+    draw = np.random.default_rng(0).integers(1, 7, (200, len(LayerTable._fields)))
+    rows = [dict(zip(LayerTable._fields, map(int, row), strict=True)) for row in draw]
+    found = table(
+        *(row | dict(kind=row["kind"] % 7, mask=row["mask"] % 2) for row in rows)
+    )
+    for name, exact in topology.exact_counts(found)._asdict().items():
+        assert exact.dtype == np.int64
+        np.testing.assert_array_equal(getattr(topology, name)(found), exact)
+
+
 def test_macs_beyond_the_range_of_int32_are_right_to_float32():
     large = dict(in_channels=4093, out_channels=4093, out_height=1021, out_width=1021)
     exact = 4093**2 * 1021**2
@@ -110,119 +169,3 @@ def test_stack_of_nothing_is_refused():
 def test_rows_that_fit_no_table_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         topology.from_rows([dict.fromkeys(LayerTable._fields[1:], 1) | change])
-
-
-def traced(product, image, kernel):
-    """The table of one layer, from its equation alone."""
-    closed = jax.make_jaxpr(product)(spec(*image), spec(*kernel))
-    layers = conv_general_dilated_p, dot_general_p
-    (eqn,) = [eqn for eqn in equations(closed) if eqn.primitive in layers]
-    if eqn.primitive is conv_general_dilated_p:
-        return table(topology.convolution_shape(eqn))
-    # Products may be written down with their factors exchanged.
-    kernel_left = eqn.invars[0].aval.shape == kernel
-    return table(topology.dense_shape(eqn, kernel_left=kernel_left))
-
-
-CONVOLUTIONS = {
-    "strided": ((1, 9, 8, 3), (3, 2, 3, 5), dict(stride=2)),
-    "dilated": ((1, 9, 8, 3), (3, 2, 3, 5), dict(rhs_dilation=(2, 3))),
-    "grouped": ((1, 5, 4, 6), (3, 2, 2, 9), dict(feature_group_count=3)),
-    "depthwise": ((1, 5, 4, 6), (3, 2, 1, 12), dict(feature_group_count=6)),
-    "channels first": (
-        (1, 3, 9, 8),
-        (5, 3, 3, 2),
-        dict(dimension_numbers=("NCHW", "OIHW", "NCHW")),
-    ),
-    "one axis": (
-        (1, 9, 3),
-        (4, 3, 5),
-        dict(dimension_numbers=("NHC", "HIO", "NHC")),
-    ),
-}
-
-
-VOLUME = dict(dimension_numbers=("NHWDC", "HWDIO", "NHWDC"))
-
-
-@pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_ones_sum_to_the_products_of_a_convolution(name):
-    image, kernel, options = CONVOLUTIONS[name]
-    layer = partial(conv, padding="VALID", **options)
-    found = traced(layer, image, kernel)
-    result = layer(jnp.ones(image), jnp.ones(kernel))
-    assert topology.macs(found) == jnp.sum(result)
-    assert topology.fan_in(found) == jnp.max(result)
-    assert topology.weights(found) == np.prod(kernel)
-    assert topology.output_elements(found) == result.size
-
-
-def test_padding_belongs_to_neither_map():
-    layer = partial(conv, stride=2, padding=((0, 3), (2, 1)))
-    assert_columns(
-        traced(layer, (1, 7, 8, 2), (3, 2, 2, 5)),
-        in_height=7,
-        in_width=8,
-        out_height=4,
-        out_width=5,
-        stride_height=2,
-        stride_width=2,
-    )
-
-
-@pytest.mark.parametrize(
-    ("layer", "image", "kernel", "message"),
-    [
-        (conv, (3, 4, 4, 2), (1, 1, 2, 2), "batch of 3.*single image"),
-        (partial(conv, **VOLUME), (1, 4, 4, 4, 2), (1, 1, 1, 2, 2), "over 3 axes"),
-        (partial(conv, batch_group_count=2), (2, 4, 4, 2), (1, 1, 2, 2), "2 groups"),
-    ],
-)
-def test_convolutions_that_have_no_row_are_refused(layer, image, kernel, message):
-    with pytest.raises(ValueError, match=message):
-        traced(layer, image, kernel)
-
-
-PRODUCTS = {
-    "rows": (operator.matmul, (1, 6), (6, 4), (1, 1, 1, 6, 4)),
-    "vector": (operator.matmul, (6,), (6, 4), (1, 1, 1, 6, 4)),
-    "kernel first": (lambda x, w: w @ x, (6,), (4, 6), (1, 1, 1, 6, 4)),
-    "tokens": (operator.matmul, (1, 7, 6), (6, 4), (7, 1, 1, 6, 4)),
-    "pixels": (operator.matmul, (1, 5, 3, 6), (6, 4), (5, 3, 1, 6, 4)),
-    "several axes": (
-        partial(jnp.tensordot, axes=3),
-        (1, 2, 3, 4),
-        (2, 3, 4, 5, 2),
-        (1, 1, 1, 24, 10),
-    ),
-    "groups": (
-        partial(jnp.einsum, "bgi,gio->bgo"),
-        (1, 3, 4),
-        (3, 4, 5),
-        (1, 1, 3, 12, 15),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", PRODUCTS)
-def test_dense_layers_in_all_spellings(name):
-    product, image, kernel, expected = PRODUCTS[name]
-    height, width, groups, inputs, outputs = expected
-    found = traced(product, image, kernel)
-    assert_columns(
-        found,
-        in_height=height,
-        in_width=width,
-        in_channels=inputs,
-        out_height=height,
-        out_width=width,
-        out_channels=outputs,
-        kernel_height=1,
-        kernel_width=1,
-        stride_height=1,
-        stride_width=1,
-        groups=groups,
-    )
-    ones = product(jnp.ones(image), jnp.ones(kernel))
-    assert topology.macs(found) == jnp.sum(ones)
-    assert topology.weights(found) == np.prod(kernel)

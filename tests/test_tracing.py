@@ -353,11 +353,6 @@ FAULTY = {
     "a loop": (looped, (1, 4, 4, 2), "inside `while`.*lax.scan"),
     "a branch": (branched, (1, 4, 4, 2), "inside `cond`.*lax.scan"),
     "a batch": (conv, (3, 4, 4, 2), "batch of 3.*single image"),
-    "attention": (
-        lambda p, x: jnp.einsum("bhwc,bhwd->bcd", conv(x, p), conv(x, p)),
-        (1, 4, 4, 2),
-        "product of two maps",
-    ),
     "a huge map": (conv, (1, 2**13, 2**13, 2), "column read_bits.*less than 2.*31"),
 }
 

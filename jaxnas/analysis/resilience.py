@@ -28,7 +28,8 @@ The relative error energy of the map is then D^2 / (v N).
    flips cancels n; the redundancy of 5 remains, for weights best as n^-1/2 (empirical).
 
 All scores are float32, larger means more fragile, and are zero for a table that has no
-layer. They accept tables with leading axes.
+layer. They accept tables with leading axes. Rows count that are layers with kernels;
+products of two maps and vector operations do not.
 """
 
 from typing import NamedTuple
@@ -39,7 +40,7 @@ from jaxtyping import Array, Float, Num
 from scipy import stats
 
 from jaxnas.hardware.folding import over_layers
-from jaxnas.topology import LayerTable, fan_in, output_elements, weights
+from jaxnas.topology import LayerTable, fan_in, layers, output_elements, weights
 
 POOLING_GAIN = 1.6  # error energy after one max-pooling, relative to that before
 WIDE_RANGE = 2.7  # source strength of depthwise and of unrectified maps
@@ -56,6 +57,7 @@ def activation_fragility(table: LayerTable) -> Score:
     S_a = n^-0.2 sum_t rho_t (1 + 4 / f_t) 1.6^(max-poolings after t) over the layers t
     whose result is stored, with steps 3 to 5 of the derivation.
     """
+    table = layers(table)
     stored = jnp.where(table.mask, table.stored, 0).astype(jnp.float32)
     few = 1.0 + FEW_PRODUCTS / jnp.maximum(fan_in(table), 1.0)
     pools = jnp.where(table.mask, table.pools_after, 0).astype(jnp.float32)
@@ -69,7 +71,7 @@ def single_activation_fragility(table: LayerTable) -> Score:
 
     S_b = S_a / N, with N the elements of all stored maps.
     """
-    stored = jnp.where(table.mask, table.stored, 0).astype(jnp.float32)
+    stored = jnp.where(layers(table).mask, table.stored, 0).astype(jnp.float32)
     elements = over_layers(stored * output_elements(table))
     return activation_fragility(table) / jnp.maximum(elements, 1.0)
 
@@ -95,7 +97,7 @@ def _weights(table: LayerTable) -> Score:
 
 
 def _layers(table: LayerTable) -> Score:
-    return over_layers(jnp.asarray(table.mask).astype(jnp.float32))
+    return over_layers(jnp.asarray(layers(table).mask).astype(jnp.float32))
 
 
 class Agreement(NamedTuple):

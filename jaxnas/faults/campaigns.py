@@ -20,21 +20,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import PyTree
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from jaxnas.devices import across_processes
 from jaxnas.faults.findings import Campaign, Columns
 from jaxnas.faults.records import open_records
 from jaxnas.faults.tasks import Metrics, Task, prepare_task
 from jaxnas.faults.trials import run_one, run_range
+from jaxnas.progress import progress_bar
 from jaxnas.types import Key
 
 SECONDS = 2.0
@@ -164,8 +156,9 @@ def _run(task: Task, trials: int, options: _Options) -> Campaign:
     store, rows = _store(task, trials, options)
     pace = _Pace(task, trials, options.chunk)
     stopped, looks = False, [0, *options.looks, trials]
-    with _bar(options.progress) as bar:
-        shown = bar.add_task("trials", total=trials, completed=min(rows, trials))
+    shown = options.progress and jax.process_index() == 0
+    with progress_bar(shown=shown) as bar:
+        bar_task = bar.add_task("trials", total=trials, completed=min(rows, trials))
         # Rows that are there already are gone through from look to look as well.
         for seen, look in zip(looks, looks[1:], strict=False):
             rows = max(rows, seen)
@@ -174,7 +167,7 @@ def _run(task: Task, trials: int, options: _Options) -> Campaign:
                 rows += len(next(iter(columns.values())))
                 if store is not None:
                     store.append(columns)
-                bar.update(shown, completed=rows)
+                bar.update(bar_task, completed=rows)
             if look < trials and _asked(options.stop, store, look):
                 stopped, trials = True, look
                 break
@@ -266,21 +259,6 @@ def _asked(stop, store, look) -> bool:
 def _agreed(number: float | int) -> int:
     """What process 0 passes, in all processes."""
     return int(across_processes(np.int32(number))[0])
-
-
-def _bar(progress: bool) -> Progress:
-    console = Console(stderr=True)
-    shown = progress and console.is_terminal and jax.process_index() == 0
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not shown,
-    )
 
 
 def _replay(task: Task, number: int) -> PyTree:

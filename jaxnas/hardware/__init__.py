@@ -17,8 +17,6 @@ from jaxnas.hardware.bandwidth import (
 )
 from jaxnas.hardware.bandwidth import latency_us as latency_us
 from jaxnas.hardware.bandwidth import roofline_cycles as roofline_cycles
-from jaxnas.hardware.counts import ExactCounts as ExactCounts
-from jaxnas.hardware.counts import exact_counts as exact_counts
 from jaxnas.hardware.counts import exact_cycles as exact_cycles
 from jaxnas.hardware.counts import exact_sram_words as exact_sram_words
 from jaxnas.hardware.dram import DramBytes as DramBytes

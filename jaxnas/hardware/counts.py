@@ -1,11 +1,9 @@
-"""Counts as exact integers, computed on the host.
+"""Cycles and buffer accesses as exact integers, computed on the host.
 
 Float32 counts have 24 significant bits. The same formulas in NumPy's int64 are exact
-below 2**63: VGG-16 has 1.5e10 multiply-accumulates. Only counts have such a form;
-shares, times and energies are real numbers.
+below 2**63, as those of `topology.exact_counts` are. Shares, times and energies are
+real numbers and have no such form.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -17,26 +15,6 @@ from jaxnas.hardware.systolic import SramWords, cycles, sram_words
 from jaxnas.topology import LayerTable
 
 Count = Int64[np.ndarray, "*batch layers"]
-
-
-class ExactCounts(NamedTuple):
-    """Integers of each layer; masked rows count zero."""
-
-    macs: Count
-    weights: Count
-    parameters: Count
-    output_elements: Count
-
-
-def exact_counts(table: LayerTable) -> ExactCounts:
-    """What `topology` counts in float32. Raises ValueError beyond 2**63."""
-    table = _on_host(table)
-    groups, pixels, inputs, outputs = extents(table, INT64)
-    kernels = groups * inputs * outputs
-    biases = np.where(table.bias_bits > 0, table.out_channels, 0).astype(np.int64)
-    _check(table, groups, pixels, inputs, outputs)
-    parts = (kernels * pixels, kernels, kernels + biases, pixels * groups * outputs)
-    return ExactCounts(*(np.where(table.mask, part, 0) for part in parts))
 
 
 def exact_cycles(table: LayerTable, array: Hardware) -> Count:

@@ -10,6 +10,9 @@ biases are free. Convention `realistic` is that of `pinned_buffers`, and
 - what a layer reads beside its operand (shortcuts, parts of a map before its pooling)
   is read from DRAM unless the maps of this layer and the one before fit;
 - padding is not read, biases are.
+
+The right factor of a product of two maps is read as weights are. Vector operations move
+nothing of their own; see `topology`.
 """
 
 from typing import NamedTuple
@@ -24,7 +27,7 @@ from jaxnas.hardware.arithmetic import FLOAT32
 from jaxnas.hardware.folding import choose, over_layers
 from jaxnas.hardware.systolic import PerLayer
 from jaxnas.hardware.windows import windows
-from jaxnas.topology import LayerTable
+from jaxnas.topology import LayerTable, products
 
 BITS_PER_BYTE = 8
 
@@ -91,7 +94,8 @@ def word_bytes(hardware: Accelerator, bits) -> PerLayer:
 
 
 def present(table: LayerTable, column) -> PerLayer:
-    return jnp.where(table.mask, column, 0.0)
+    """The column where there are products, else zero."""
+    return jnp.where(products(table).mask, column, 0.0)
 
 
 class Kept(NamedTuple):
@@ -103,6 +107,7 @@ class Kept(NamedTuple):
 
 def kept(table: LayerTable, hardware: Accelerator) -> Kept:
     """What stays on the chip between layers, in `realistic`."""
+    table = products(table)
     capacity = hardware.operand_sram_bytes + hardware.output_sram_bytes
     live = jnp.asarray(table.live_bits).astype(jnp.float32) / BITS_PER_BYTE
     fits = (live <= capacity) & table.mask

@@ -31,14 +31,14 @@ import jax.numpy as jnp
 from jaxnas.hardware.accelerators import Hardware
 from jaxnas.hardware.arithmetic import Arithmetic
 from jaxnas.hardware.arrays import DATAFLOWS
-from jaxnas.topology import LayerTable
+from jaxnas.topology import LayerTable, products
 
 PerLayer = Any
 """Numbers `[*batch, layers]` of the arithmetic in use."""
 
 
 class Folding(NamedTuple):
-    """A table under one dataflow; a masked row has no groups, runs and cycles."""
+    """A table under one dataflow; rows without products have no groups and runs."""
 
     groups: PerLayer
     runs: PerLayer  # of groups or packs of groups, one after another
@@ -87,7 +87,7 @@ def fold(
     table: LayerTable, hardware: Hardware, dataflow: str, arithmetic: Arithmetic
 ) -> Folding:
     """The extents, folds and cycles of a table under one dataflow."""
-    number, where = arithmetic.number, arithmetic.xp.where
+    table, number, where = products(table), arithmetic.number, arithmetic.xp.where
     groups, pixels, inputs, outputs = extents(table, arithmetic)
     over_rows, over_columns, streamed = {
         "os": (pixels, outputs, inputs),

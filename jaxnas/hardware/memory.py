@@ -2,14 +2,14 @@
 
 All results are float32 bytes of one inference with a batch of one; fractions of a byte
 are kept, since words of odd widths are packed. Masked rows count zero, and a table with
-no layer at all gives zero.
+no layer at all gives zero. Vector operations move nothing of their own; see `topology`.
 """
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxnas.hardware.folding import over_layers
-from jaxnas.topology import LayerTable, output_elements, weights
+from jaxnas.topology import LayerTable, output_elements, products, weights
 
 Bytes = Float[Array, "*batch"]
 
@@ -36,10 +36,14 @@ def traffic_bytes(table: LayerTable) -> Bytes:
 
 
 def peak_activation_bytes(table: LayerTable) -> Bytes:
-    """Largest memory of all maps that are alive while one layer runs."""
+    """Largest memory of all maps that are alive while one layer runs.
+
+    In the order of the program: the least possible for chains with sums of shortcuts,
+    and an upper bound of it where parallel branches may be computed in any order.
+    """
     alive = _present(table, table.live_bits)
     return jnp.max(alive, axis=-1, initial=0.0) / BITS_PER_BYTE
 
 
 def _present(table: LayerTable, column) -> Float[Array, "*batch layers"]:
-    return jnp.where(table.mask, column, 0).astype(jnp.float32)
+    return jnp.where(products(table).mask, column, 0).astype(jnp.float32)

@@ -12,7 +12,7 @@ partial sums back. In `realistic` they are: with F folds of the inputs, an outpu
 written F times and read F - 1 times.
 
 Counts are float32, exact below 2**24, or of the arithmetic that is passed; masked rows
-count zero.
+and vector operations count zero.
 """
 
 from functools import partial

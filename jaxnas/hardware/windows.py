@@ -2,11 +2,13 @@
 
 Kernel positions times output pixels touch a map many times: a word is touched again by
 the next window of its row and by the windows of the next rows. Per group and channel,
-with E output pixels, kernel K and stride s along an axis, the windows touch
+with E output pixels, a kernel of K taps, dilated by d, and stride s along an axis, the
+windows touch
 
-    extent = E min(s, K) + max(K - s, 0)
+    extent = min(E K, (E - 1) s + (K - 1) d + 1)
 
-lines of the axis, E K in all, so E K - extent touches are repetitions.
+lines of the axis, E K in all, so E K - extent touches are repetitions. (Between, where
+both stride and dilation leave lines out, this is an upper bound.)
 """
 
 from typing import NamedTuple
@@ -31,6 +33,8 @@ class Windows(NamedTuple):
     stride_width: PerLayer
     height: PerLayer  # lines that are touched at all
     width: PerLayer
+    halo_height: PerLayer  # lines that two neighbouring rows of windows span
+    halo_width: PerLayer
 
     @property
     def words(self) -> PerLayer:
@@ -58,15 +62,6 @@ class Windows(NamedTuple):
         again = self.kernel_height * self.out_height - self.height
         return jnp.maximum(self.channels * self.width * again, 0)
 
-    @property
-    def halo_height(self) -> PerLayer:
-        """Lines that two neighbouring rows of windows share."""
-        return self.kernel_height - self.stride_height
-
-    @property
-    def halo_width(self) -> PerLayer:
-        return self.kernel_width - self.stride_width
-
 
 def windows(table: LayerTable, *, padded: bool) -> Windows:
     """The windows of every row; `padded` counts lines of padding as words, too."""
@@ -75,15 +70,18 @@ def windows(table: LayerTable, *, padded: bool) -> Windows:
         for name in Windows._fields[1:5]
     }
     groups = jnp.maximum(jnp.asarray(table.groups), 1).astype(jnp.float32)
-    sides, strides = {}, {}
+    sides, strides, halos = {}, {}, {}
     for side in ("height", "width"):
         kernel, pixels = columns[f"kernel_{side}"], columns[f"out_{side}"]
         step = jnp.asarray(getattr(table, f"stride_{side}")).astype(jnp.float32)
+        dilation = jnp.asarray(getattr(table, f"dilation_{side}")).astype(jnp.float32)
+        reach = (kernel - 1) * dilation + 1
+        touched = jnp.minimum(pixels * kernel, (pixels - 1) * step + reach)
+        halos[f"halo_{side}"] = jnp.maximum(reach - step, 0)
         step = jnp.minimum(step, kernel)
-        touched = pixels * step + kernel - step
         if not padded:
             stored = jnp.asarray(getattr(table, f"in_{side}")).astype(jnp.float32)
             touched = jnp.minimum(touched, stored)
         strides[f"stride_{side}"], sides[side] = step, touched
     channels = jnp.asarray(table.in_channels).astype(jnp.float32) / groups
-    return Windows(channels=channels, **columns, **strides, **sides)
+    return Windows(channels=channels, **columns, **strides, **sides, **halos)

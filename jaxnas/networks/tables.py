@@ -1,8 +1,9 @@
 """The layer table of a genotype, by arithmetic alone: what tracing its network reads.
 
 Rows are the stem, three for every block slot (expansion, spatial convolution,
-projection; unused ones masked) and the head. The function is for one genotype and is
-meant to be vmapped over thousands.
+projection; unused ones masked) and the head. These are the products; the vector
+operations, which no objective reads, would make the tables several times as long. The
+function is for one genotype and is meant to be vmapped over thousands.
 """
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jaxnas.networks import space as spaces
 from jaxnas.networks.extents import STEM_KERNEL
 from jaxnas.networks.space import Architecture, SearchSpace
-from jaxnas.topology import LayerTable
+from jaxnas.topology import LAYER, LayerTable
 from jaxnas.types import Genotype
 
 IMAGE_BITS = 8
@@ -76,6 +77,11 @@ def _row(**columns) -> LayerTable:
         kernel_width=1,
         stride_height=1,
         stride_width=1,
+        dilation_height=1,
+        dilation_width=1,
+        upsampling_height=1,
+        upsampling_width=1,
+        kind=LAYER,
         groups=1,
         bias_bits=BIAS_BITS,
         stored=1,

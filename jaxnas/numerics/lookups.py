@@ -27,8 +27,9 @@ LEFT = 12
 """Up to so many that the leading bits leave are all compared; more are bisected."""
 
 BUCKETS = 1 << 12
-"""At most so many patterns of leading bits are told apart, or as many as a quarter of
-the thresholds."""
+"""At most so many patterns of leading bits are told apart, or twice as many as there
+are thresholds: of 16-bit logarithms 1 is then left for each instead of 12, which halves
+the time although the tables are longer."""
 
 ROUNDED = 3.01 * 2.0**-24
 """The relative rounding of value * scale * (1 / scale): three half units."""
@@ -167,8 +168,8 @@ def _slack(values: np.ndarray, middle: np.ndarray) -> int:
 
 
 def _buckets(thresholds: np.ndarray) -> Buckets:
-    """As many leading bits as `BUCKETS` allows."""
-    most = max(BUCKETS, len(thresholds) // 4)
+    """As many leading bits as `BUCKETS` says."""
+    most = max(BUCKETS, 2 * len(thresholds))
     magnitude = np.abs(thresholds).view(np.int32)
     least, largest = magnitude[magnitude > 0].min(), magnitude.max()
     for shift in range(24):

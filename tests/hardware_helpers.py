@@ -1,12 +1,20 @@
 """Tables of random and simulated layers, and a replay of the simulator's buffers."""
 
 import csv
+from functools import partial
 
 import jax
 import numpy as np
 
 from jaxnas.hardware import Accelerator
-from jaxnas.topology import LayerTable
+from jaxnas.topology import (
+    CONCATENATION,
+    ELEMENTWISE,
+    LAYER,
+    MAP_PRODUCT,
+    POOLING,
+    LayerTable,
+)
 
 ONES = dict.fromkeys(LayerTable._fields, 1)
 
@@ -29,36 +37,36 @@ def padded(table: LayerTable) -> LayerTable:
 
 
 def random_layers(seed: int, shape: tuple[int, ...], *, largest: int = 64):
-    """Layers of every kind: grouped, strided, of odd words, some of them masked."""
-    draw = np.random.default_rng(seed).integers
-    groups = np.where(draw(3, size=shape), 1, draw(1, 17, size=shape))
-    sides = {f"kernel_{side}": draw(1, 6, size=shape) for side in ("height", "width")}
-    sides |= {f"stride_{side}": draw(1, 4, size=shape) for side in ("height", "width")}
+    """Rows of every kind: grouped, strided, dilated, of odd words, some masked."""
+    draw = partial(np.random.default_rng(seed).integers, size=shape)
+    groups = np.where(draw(3), 1, draw(1, 17))
+    sides = {}
     for side in ("height", "width"):
-        out, kernel, step = (
-            draw(1, 33, size=shape),
-            *(sides[f"{name}_{side}"] for name in ("kernel", "stride")),
-        )
-        padding = np.minimum(draw(0, 3, size=shape), (kernel - 1) // 2)
-        sides[f"out_{side}"] = out
-        covered = (out - 1) * step + kernel - 2 * padding
-        sides[f"in_{side}"] = np.maximum(covered, 1)
-    bits = {name: draw(1, 33, size=shape) for name in _BITS}
-    columns = dict(
-        mask=draw(6, size=shape) > 0,
+        out, kernel, step, dilation = draw(1, 33), draw(1, 6), draw(1, 4), draw(1, 3)
+        padding = np.minimum(draw(0, 3), (kernel - 1) // 2)
+        covered = (out - 1) * step + (kernel - 1) * dilation + 1 - 2 * padding
+        sides |= {f"out_{side}": out, f"in_{side}": np.maximum(covered, 1)}
+        sides |= {f"kernel_{side}": kernel, f"stride_{side}": step}
+        sides |= {f"dilation_{side}": dilation}
+    columns = sides | {name: draw(1, 33) for name in _BITS}
+    columns |= dict(
+        mask=draw(6) > 0,
+        kind=np.array(KINDS)[draw(len(KINDS))],
         groups=groups,
-        in_channels=groups * draw(1, largest, size=shape),
-        out_channels=groups * draw(1, largest, size=shape),
-        **sides,
-        **bits,
+        in_channels=groups * draw(1, largest),
+        out_channels=groups * draw(1, largest),
     )
-    read = columns["in_height"] * columns["in_width"] * columns["in_channels"]
-    written = columns["out_height"] * columns["out_width"] * columns["out_channels"]
-    maps = read * bits["input_bits"], written * bits["output_bits"]
-    other = draw(0, 2, size=shape) * maps[0]
-    return layers(**columns, read_bits=maps[0] + other, live_bits=sum(maps) + other)
+    maps = [columns["input_bits"], columns["output_bits"]]
+    for axis in ("height", "width", "channels"):
+        maps = [maps[0] * columns[f"in_{axis}"], maps[1] * columns[f"out_{axis}"]]
+    # Vector operations have no memory of their own.
+    product, other = columns["kind"] <= MAP_PRODUCT, draw(2) * maps[0]
+    reads, live = product * (maps[0] + other), product * (sum(maps) + other)
+    return layers(**columns, read_bits=reads, live_bits=live)
 
 
+# Transposed convolutions are left out: their sides depend on each other.
+KINDS = (LAYER, MAP_PRODUCT, POOLING, ELEMENTWISE, CONCATENATION)
 _BITS = ("weight_bits", "bias_bits", "input_bits", "output_bits")
 
 

@@ -13,13 +13,14 @@ from jaxnas.hardware.dram import kept
 from jaxnas.hardware.energy import energy_parts
 from jaxnas.hardware.systolic import sram_words
 from jaxnas.hardware.windows import windows
-from jaxnas.topology import macs, output_elements, stack, weights
+from jaxnas.topology import macs, output_elements, products, stack, weights
 
-NETWORKS, LAYERS = 151_000, 8  # a sixth of them is masked
+NETWORKS, LAYERS = 380_000, 8  # of which less than half multiply
 
 
 def violations(table, small, large):
     """Layers of one network that break each law; `large` has the larger buffers."""
+    works = products(table).mask
     tolerance = 1 + 1e-5  # float32 counts beyond 2**24 are rounded
     padded = small.convention == "scalesim"
     moved, spent = dram_words(table, small), cycles(table, small)
@@ -31,11 +32,11 @@ def violations(table, small, large):
     positive = jnp.stack([*positive, *energy_parts(table, small)])
 
     def below(found, bound):
-        return jnp.sum(table.mask & (found * tolerance < bound))
+        return jnp.sum(works & (found * tolerance < bound))
 
     return {
         "negative": jnp.sum(~(positive >= 0)),
-        "of nothing": jnp.sum(~table.mask[None] & (positive > 0)),
+        "of nothing": jnp.sum(~works[None] & (positive > 0)),
         "cycles": below(spent * small.rows * small.columns, macs(table)),
         "operand": below(moved.operand_reads, jnp.where(stays.operand, 0, read)),
         "weights": below(moved.weight_reads, weights(table)),
@@ -68,7 +69,7 @@ def broken(million, **options):
 
 @pytest.mark.parametrize("dataflow", DATAFLOWS)
 def test_no_layer_of_a_million_breaks_a_law(million, dataflow):
-    assert million[0].mask.sum() >= 10**6
+    assert products(million[0]).mask.sum() >= 10**6
     assert broken(million, dataflow=dataflow, convention="realistic") == {}
 
 

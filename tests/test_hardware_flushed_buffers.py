@@ -53,8 +53,10 @@ SMALL = dict(rows=5, columns=3, convention="scalesim", packed=True)
 def replayed(stream, dataflow, sizes=(200, 700, 1500), count=24):
     """Words of small random layers, by the closed form and by replay."""
     tables = random_layers(0, (count, 1), largest=5)
-    bits = dict.fromkeys(("input_bits", "weight_bits"), 8 + 0 * tables.groups)
-    tables = tables._replace(mask=tables.groups > 0, **bits)
+    ones = 1 + 0 * tables.groups
+    columns = dict.fromkeys(("input_bits", "weight_bits"), 8 * ones)
+    columns |= dict.fromkeys(("kind", "dilation_height", "dilation_width"), ones)
+    tables = tables._replace(mask=ones > 0, **columns)
     found, expected = [], []
     for size in sizes:
         memory = dict(operand_sram_bytes=size, weight_sram_bytes=size)
@@ -76,7 +78,7 @@ def test_weights_equal_a_replay_of_the_buffer(dataflow):
 
 
 @pytest.mark.parametrize(
-    ("dataflow", "error"), [("os", 0.03), ("ws", 0.1), ("is", 0.03)]
+    ("dataflow", "error"), [("os", 0.03), ("ws", 0.15), ("is", 0.03)]
 )
 def test_operands_are_near_a_replay_of_the_buffer(dataflow, error):
     found, expected = replayed(operand_stream, dataflow)

@@ -31,7 +31,11 @@ faults.statistics faults.means faults.sampling_plans faults.stratified
 faults.sequential faults.paired faults.vulnerability
 faults.outcomes faults.records faults.trials faults.tasks faults.findings
 faults.campaigns faults.exhaustion faults.strata
-hardware.systolic hardware.memory hardware.latency
+hardware.arrays hardware.technologies hardware.accelerators hardware.arithmetic
+hardware.folding hardware.systolic hardware.memory
+hardware.windows hardware.flushed_buffers hardware.pinned_buffers hardware.dram
+hardware.bandwidth hardware.energy hardware.area hardware.exposure hardware.counts
+hardware.relaxation hardware.latency
 analysis.resilience
 search.pareto search.morphisms search.objectives search.algorithms search.lemonade
 search.random search.evolution

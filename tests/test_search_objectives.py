@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 from search_helpers import genotype_of
 
-from jaxnas.hardware.systolic import SystolicArray
+from jaxnas.hardware import (
+    Accelerator,
+    SystolicArray,
+    dram_bytes,
+    energy_pj,
+    expected_upsets,
+    latency_us,
+)
 from jaxnas.networks import space as spaces
 from jaxnas.networks.space import CONVOLUTION, INVERTED, SearchSpace, Stage
+from jaxnas.networks.tables import layer_table
 from jaxnas.search.objectives import CHEAP, cheap_objectives, hypervolume_points
 
 SPACE = SearchSpace(
@@ -55,6 +63,13 @@ BY_HAND = {
     "latency_cycles": 4 * 39 + 4 * 32 + 4 * 4 * 39 + 4 * 34 + 130 + 34,
 }
 
+ACCELERATED = {
+    "latency_us": latency_us,
+    "dram_bytes": lambda table, device: dram_bytes(table, device).total,
+    "energy_pj": energy_pj,
+    "expected_upsets": expected_upsets,
+}
+
 
 def evaluate(genotypes, names=CHEAP, array=ARRAY):
     return jax.jit(jax.vmap(cheap_objectives(SPACE, array, names)))(genotypes)
@@ -66,9 +81,18 @@ def test_one_network_by_hand():
         "stem 3x3 2 w8a8 | inv 3x3 4 e2 +skip w4a8 | pool | conv 5x5 4 w8a4 | dense w8"
     )
     found = dict(zip(CHEAP, evaluate(NETWORK[None])[0], strict=True))
-    assert found.keys() == BY_HAND.keys()
+    assert found.keys() == BY_HAND.keys() | ACCELERATED.keys()
     for name, value in BY_HAND.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-6, err_msg=name)
+
+
+def test_what_an_array_alone_costs_is_that_of_the_default_accelerator():
+    found = dict(zip(CHEAP, evaluate(NETWORK[None])[0], strict=True))
+    device = Accelerator(rows=16, columns=16, dataflow="os", convention="scalesim")
+    table = layer_table(SPACE, NETWORK)
+    for name, cost in ACCELERATED.items():
+        value = jax.jit(cost)(table, device)
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
 
 
 def test_the_order_is_that_of_the_names():
@@ -77,11 +101,17 @@ def test_the_order_is_that_of_the_names():
     np.testing.assert_array_equal(found, [BY_HAND[name] for name in names])
 
 
-def test_the_array_matters_to_latency_only():
+def test_the_array_matters_to_time_and_buffer_accesses_only():
     small = SystolicArray(rows=4, columns=4)
     first, second = evaluate(NETWORK[None])[0], evaluate(NETWORK[None], array=small)[0]
     changed = [name for name, a, b in zip(CHEAP, first, second, strict=True) if a != b]
-    assert changed == ["latency_cycles"]
+    # The maps of so small a network fit the buffers: DRAM sees every word once.
+    assert changed == [
+        "latency_cycles",
+        "latency_us",
+        "energy_pj",
+        "expected_upsets",
+    ]
 
 
 def test_objectives_have_a_logarithm_everywhere():

@@ -39,6 +39,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 from scipy import stats
 
+from jaxnas.hardware.folding import over_layers
 from jaxnas.topology import LayerTable, fan_in, layers, output_elements, weights
 
 POOLING_GAIN = 1.6  # error energy after one max-pooling, relative to that before
@@ -61,7 +62,7 @@ def activation_fragility(table: LayerTable) -> Score:
     few = 1.0 + FEW_PRODUCTS / jnp.maximum(fan_in(table), 1.0)
     pools = jnp.where(table.mask, table.pools_after, 0).astype(jnp.float32)
     strength = jnp.where(_wide_range(table), WIDE_RANGE, 1.0)
-    total = jnp.sum(stored * strength * few * POOLING_GAIN**pools, axis=-1)
+    total = over_layers(stored * strength * few * POOLING_GAIN**pools)
     return total * _weights(table) ** REDUNDANCY
 
 
@@ -71,7 +72,7 @@ def single_activation_fragility(table: LayerTable) -> Score:
     S_b = S_a / N, with N the elements of all stored maps.
     """
     stored = jnp.where(layers(table).mask, table.stored, 0).astype(jnp.float32)
-    elements = jnp.sum(stored * output_elements(table), axis=-1)
+    elements = over_layers(stored * output_elements(table))
     return activation_fragility(table) / jnp.maximum(elements, 1.0)
 
 
@@ -92,11 +93,11 @@ def _wide_range(table: LayerTable):
 
 
 def _weights(table: LayerTable) -> Score:
-    return jnp.maximum(jnp.sum(weights(table), axis=-1), 1.0)
+    return jnp.maximum(over_layers(weights(table)), 1.0)
 
 
 def _layers(table: LayerTable) -> Score:
-    return jnp.sum(jnp.asarray(layers(table).mask).astype(jnp.float32), axis=-1)
+    return over_layers(jnp.asarray(layers(table).mask).astype(jnp.float32))
 
 
 class Agreement(NamedTuple):

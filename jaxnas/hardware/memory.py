@@ -8,6 +8,7 @@ no layer at all gives zero. Vector operations move nothing of their own; see `to
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxnas.hardware.folding import over_layers
 from jaxnas.topology import LayerTable, output_elements, products, weights
 
 Bytes = Float[Array, "*batch"]
@@ -19,14 +20,14 @@ def weight_bytes(table: LayerTable) -> Bytes:
     """Memory of all kernels and biases."""
     biases = _present(table, table.out_channels) * _present(table, table.bias_bits)
     kernels = weights(table) * _present(table, table.weight_bits)
-    return jnp.sum(kernels + biases, axis=-1) / BITS_PER_BYTE
+    return over_layers(kernels + biases) / BITS_PER_BYTE
 
 
 def activation_traffic_bytes(table: LayerTable) -> Bytes:
     """Maps moved: each layer reads the maps it needs and writes its result, once."""
     written = output_elements(table) * _present(table, table.output_bits)
     moved = _present(table, table.read_bits) + written
-    return jnp.sum(moved, axis=-1) / BITS_PER_BYTE
+    return over_layers(moved) / BITS_PER_BYTE
 
 
 def traffic_bytes(table: LayerTable) -> Bytes:

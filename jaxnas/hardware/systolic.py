@@ -1,65 +1,33 @@
 """Cycles, utilisation and buffer traffic of a systolic array, in closed form.
 
 The array and its three dataflows are those of SCALE-Sim (Samajdar et al., 2018, arXiv
-1811.02883). A layer is `groups` matrix products of M x K by K x N, with
+1811.02883); `folding` derives the cycles. `dataflow="best"` takes for every layer the
+dataflow of the fewest cycles.
 
-    M = output pixels,  K = fan-in,  N = output channels per group.
+In convention `scalesim` the formulas equal the simulator (version 3.0.0) but for three
+artefacts, which `as_reported=True` adds: its total is one cycle short per group, the
+skew of stationary weights and inputs enters its compute utilisation twice, and output
+stationary counts rows + columns writes per fold that carry no data. It never reads
+partial sums back. In `realistic` they are: with F folds of the inputs, an output is
+written F times and read F - 1 times.
 
-Two of the three are laid over rows and columns of the array, fold by fold; the third
-is streamed through it:
-
-                              rows  columns  stream   cycles of one fold
-    os  output stationary      M      N        K       K +  rows + columns - 2
-    ws  weight stationary      K      N        M       M + 2 rows + columns - 2
-    is  input stationary       K      M        N       N + 2 rows + columns - 2
-
-A fold costs its full time whether it fills the array or not, and nothing overlaps two
-folds. `dataflow="best"` takes for every layer the dataflow of the fewest cycles.
-
-The formulas equal the simulator (version 3.0.0) but for three artefacts, which
-`as_reported=True` adds: its total is one cycle short per group, the skew of stationary
-weights and inputs enters its compute utilisation twice, and output stationary counts
-rows + columns writes per fold that carry no data.
-
-All counts are float32, exact below 2**24; masked rows and vector operations count zero.
+Counts are float32, exact below 2**24, or of the arithmetic that is passed; masked rows
+and vector operations count zero.
 """
 
-from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxnas.topology import LayerTable, macs, products
-
-DATAFLOWS = ("os", "ws", "is")
-
-PerLayer = Float[Array, "*batch layers"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SystolicArray:
-    """An array of `rows` x `columns` multiply-accumulate units and its dataflow.
-
-    Raises:
-      ValueError: for an empty array or an unknown dataflow.
-    """
-
-    rows: int = 16
-    columns: int = 16
-    dataflow: str = "os"
-
-    def __post_init__(self):
-        if self.rows < 1 or self.columns < 1:
-            raise ValueError(
-                f"found an array of {self.rows} x {self.columns} units, expected at "
-                "least one row and one column"
-            )
-        if self.dataflow not in (*DATAFLOWS, "best"):
-            raise ValueError(
-                f"found dataflow {self.dataflow!r}, expected one of "
-                f"{', '.join(DATAFLOWS)} or best"
-            )
+from jaxnas.hardware.accelerators import Hardware
+from jaxnas.hardware.arithmetic import FLOAT32, Arithmetic
+from jaxnas.hardware.arrays import DATAFLOWS as DATAFLOWS
+from jaxnas.hardware.arrays import SystolicArray as SystolicArray
+from jaxnas.hardware.folding import Folding, choose, over_layers
+from jaxnas.hardware.folding import PerLayer as PerLayer
+from jaxnas.topology import LayerTable
 
 
 class SramWords(NamedTuple):
@@ -68,122 +36,104 @@ class SramWords(NamedTuple):
     operand_reads: PerLayer
     weight_reads: PerLayer
     output_writes: PerLayer
+    output_reads: PerLayer  # of partial sums
 
 
-def latency_cycles(table: LayerTable, array: SystolicArray) -> Float[Array, "*batch"]:
+def latency_cycles(
+    table: LayerTable, array: Hardware, *, arithmetic: Arithmetic = FLOAT32
+) -> Float[Array, "*batch"]:
     """Cycles of the whole network, one layer after another."""
-    return jnp.sum(cycles(table, array), axis=-1)
+    spent = cycles(table, array, arithmetic=arithmetic)
+    return over_layers(spent) if arithmetic.xp is jnp else spent.sum(axis=-1)
 
 
 def cycles(
-    table: LayerTable, array: SystolicArray, *, as_reported: bool = False
+    table: LayerTable,
+    array: Hardware,
+    *,
+    as_reported: bool = False,
+    arithmetic: Arithmetic = FLOAT32,
 ) -> PerLayer:
     """Cycles of each layer."""
-    return _choose(_cycles, table, array, as_reported)
+    quantity = partial(_cycles, as_reported=as_reported)
+    return choose(quantity, table, array, arithmetic)
 
 
 def utilisation(
-    table: LayerTable, array: SystolicArray, *, as_reported: bool = False
+    table: LayerTable, array: Hardware, *, as_reported: bool = False
 ) -> PerLayer:
     """Share of unit-cycles that do a multiply-accumulate, 0..1; zero where masked."""
-    spent = cycles(table, array, as_reported=as_reported) * array.rows * array.columns
-    return _ratio(macs(table), spent)
+    quantity = partial(_utilisation, as_reported=as_reported)
+    return choose(quantity, table, array, FLOAT32)
 
 
-def mapping_efficiency(table: LayerTable, array: SystolicArray) -> PerLayer:
+def mapping_efficiency(table: LayerTable, array: Hardware) -> PerLayer:
     """Share of the units that hold data, averaged over folds, 0..1."""
-    return _choose(_mapping_efficiency, table, array, False)
+    return choose(_mapping_efficiency, table, array, FLOAT32)
 
 
 def compute_utilisation(
-    table: LayerTable, array: SystolicArray, *, as_reported: bool = False
+    table: LayerTable, array: Hardware, *, as_reported: bool = False
 ) -> PerLayer:
     """Utilisation within the time of the folds, 0..1.
 
-    It equals `utilisation` unless `as_reported`.
+    It equals `utilisation` in `scalesim` unless `as_reported`; in `realistic` it leaves
+    out that the array is filled and drained once.
     """
-    return _choose(_compute_utilisation, table, array, as_reported)
+    quantity = partial(_compute_utilisation, as_reported=as_reported)
+    return choose(quantity, table, array, FLOAT32)
 
 
 def sram_words(
-    table: LayerTable, array: SystolicArray, *, as_reported: bool = False
+    table: LayerTable,
+    array: Hardware,
+    *,
+    as_reported: bool = False,
+    arithmetic: Arithmetic = FLOAT32,
 ) -> SramWords:
     """Buffer accesses of each layer; a partial sum counts as an output word."""
-    chosen = (
-        _choose(part, table, array, as_reported)
-        for part in (_operand_reads, _weight_reads, _output_writes)
-    )
-    return SramWords(*chosen)
+    quantity = partial(_sram_words, as_reported=as_reported)
+    return choose(quantity, table, array, arithmetic)
 
 
-class _Folding(NamedTuple):
-    """A table under one dataflow; a masked row has no groups and no folds."""
-
-    groups: PerLayer
-    over_rows: PerLayer  # the extent laid over the rows
-    over_columns: PerLayer
-    streamed: PerLayer
-    row_folds: PerLayer
-    column_folds: PerLayer
-    fold_cycles: PerLayer
+def _cycles(fold: Folding, array, dataflow, as_reported):
+    return fold.cycles - fold.groups if as_reported else fold.cycles
 
 
-def _fold(table: LayerTable, array: SystolicArray, dataflow: str) -> _Folding:
-    table = products(LayerTable(*(jnp.asarray(column) for column in table)))
-    groups = jnp.maximum(table.groups, 1)
-    pixels = table.out_height * table.out_width
-    inputs = table.kernel_height * table.kernel_width * (table.in_channels // groups)
-    outputs = table.out_channels // groups
-    over_rows, over_columns, streamed = {
-        "os": (pixels, outputs, inputs),
-        "ws": (inputs, outputs, pixels),
-        "is": (inputs, pixels, outputs),
-    }[dataflow]
-    filling = array.rows * (1 if dataflow == "os" else 2) + array.columns - 2
-    # Divided as integers: a rounded quotient could fall on the wrong side.
-    row_folds = -(-over_rows // array.rows)
-    column_folds = -(-over_columns // array.columns)
-    extents = (groups, over_rows, over_columns, streamed, row_folds, column_folds)
-    present = (jnp.where(table.mask, x, 0).astype(jnp.float32) for x in extents)
-    return _Folding(*present, (streamed + filling).astype(jnp.float32))
+def _utilisation(fold: Folding, array, dataflow, as_reported):
+    done = fold.groups * fold.over_rows * fold.over_columns * fold.streamed
+    spent = _cycles(fold, array, dataflow, as_reported) * array.rows * array.columns
+    return _ratio(done, spent)
 
 
-def _choose(quantity, table, array: SystolicArray, as_reported: bool) -> PerLayer:
-    """A quantity under the array's dataflow, or under the fastest of each layer."""
-    if array.dataflow != "best":
-        fold = _fold(table, array, array.dataflow)
-        return quantity(fold, array, array.dataflow, as_reported)
-    folds = {dataflow: _fold(table, array, dataflow) for dataflow in DATAFLOWS}
-    spent = jnp.stack([_cycles(folds[d], array, d, False) for d in DATAFLOWS])
-    found = jnp.stack([quantity(folds[d], array, d, as_reported) for d in DATAFLOWS])
-    fastest = jnp.argmin(spent, axis=0, keepdims=True)
-    return jnp.take_along_axis(found, fastest, axis=0)[0]
-
-
-def _cycles(fold: _Folding, array, dataflow, as_reported):
-    missing = fold.groups if as_reported else 0.0
-    return fold.groups * fold.row_folds * fold.column_folds * fold.fold_cycles - missing
-
-
-def _mapping_efficiency(fold: _Folding, array, dataflow, as_reported):
+def _mapping_efficiency(fold: Folding, array, dataflow):
     units = fold.row_folds * fold.column_folds * array.rows * array.columns
-    return _ratio(fold.over_rows * fold.over_columns, units)
+    return _ratio(fold.groups * fold.over_rows * fold.over_columns, fold.runs * units)
 
 
-def _compute_utilisation(fold: _Folding, array, dataflow, as_reported):
+def _compute_utilisation(fold: Folding, array, dataflow, as_reported):
     skew = array.columns - 1 if as_reported and dataflow != "os" else 0
-    held = _mapping_efficiency(fold, array, dataflow, as_reported)
+    held = _mapping_efficiency(fold, array, dataflow)
     return held * _ratio(fold.streamed, fold.fold_cycles + skew)
 
 
-def _operand_reads(fold: _Folding, array, dataflow, as_reported):
+def _sram_words(fold: Folding, array, dataflow, as_reported):
+    return SramWords(
+        operand_reads=_operand_reads(fold, array, dataflow),
+        weight_reads=_weight_reads(fold, array, dataflow),
+        output_writes=_output_writes(fold, array, dataflow, as_reported),
+        output_reads=_output_reads(fold, array, dataflow),
+    )
+
+
+def _operand_reads(fold: Folding, array, dataflow):
     """Stationary inputs are read once, others anew for every fold of the outputs."""
     if dataflow == "is":
         return fold.groups * fold.over_rows * fold.over_columns
     return fold.groups * fold.column_folds * fold.over_rows * fold.streamed
 
 
-def _weight_reads(fold: _Folding, array, dataflow, as_reported):
+def _weight_reads(fold: Folding, array, dataflow):
     """Stationary weights are read once, others anew for every fold of the pixels."""
     if dataflow == "ws":
         return fold.groups * fold.over_rows * fold.over_columns
@@ -192,15 +142,27 @@ def _weight_reads(fold: _Folding, array, dataflow, as_reported):
     return fold.groups * folds * columns * fold.streamed
 
 
-def _output_writes(fold: _Folding, array, dataflow, as_reported):
+def _output_writes(fold: Folding, array, dataflow, as_reported):
     """Stationary outputs are written once, partial sums for each fold of the inputs."""
     if dataflow != "os":
         return fold.groups * fold.row_folds * fold.over_columns * fold.streamed
-    empty = (array.rows + array.columns) * float(as_reported)
-    folds = fold.row_folds * fold.column_folds
-    return fold.groups * (fold.over_rows * fold.over_columns + folds * empty)
+    outputs = fold.groups * fold.over_rows * fold.over_columns
+    if not as_reported:
+        return outputs
+    folds = fold.groups * fold.row_folds * fold.column_folds
+    return outputs + folds * (array.rows + array.columns)
+
+
+def _output_reads(fold: Folding, array, dataflow):
+    """Partial sums are read for each fold of the inputs but the first."""
+    if dataflow == "os" or array.convention == "scalesim":
+        return 0 * fold.groups
+    outputs = fold.over_columns * fold.streamed
+    # A masked row has folds of zero extent.
+    return fold.groups * (fold.row_folds * outputs - outputs)
 
 
 def _ratio(part: PerLayer, whole: PerLayer) -> PerLayer:
     """part / whole, zero where the whole is."""
-    return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1.0), 0.0)
+    positive = whole > 0
+    return jnp.where(positive, part / jnp.where(positive, whole, 1), 0.0)

@@ -12,12 +12,18 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxnas.analysis.resilience import activation_fragility, weight_fragility
+from jaxnas.hardware.accelerators import Hardware, accelerator
+from jaxnas.hardware.bandwidth import latency_us
+from jaxnas.hardware.dram import dram_bytes
+from jaxnas.hardware.energy import energy_pj
+from jaxnas.hardware.exposure import expected_upsets
+from jaxnas.hardware.folding import over_layers
 from jaxnas.hardware.memory import (
     peak_activation_bytes,
     traffic_bytes,
     weight_bytes,
 )
-from jaxnas.hardware.systolic import SystolicArray, latency_cycles
+from jaxnas.hardware.systolic import latency_cycles
 from jaxnas.networks.space import SearchSpace
 from jaxnas.networks.tables import layer_table
 from jaxnas.topology import LAYER, macs, parameters
@@ -33,6 +39,10 @@ CHEAP = (
     "traffic_bytes",
     "peak_activation_bytes",
     "latency_cycles",
+    "latency_us",
+    "dram_bytes",
+    "energy_pj",
+    "expected_upsets",
 )
 
 HYPERVOLUME_REFERENCE = 1.1
@@ -41,32 +51,45 @@ HYPERVOLUME_REFERENCE = 1.1
 
 @functools.cache
 def cheap_objectives(
-    space: SearchSpace, array: SystolicArray, names: tuple[str, ...] = CHEAP
+    space: SearchSpace, hardware: Hardware, names: tuple[str, ...] = CHEAP
 ) -> Callable[[Genotype], Float[Array, " objectives"]]:
     """A function from a genotype to its cheap objectives, in the order of `names`.
 
-    Equal arguments give the same function, so that programs made of it are shared.
-    Raises ValueError for a name that is not in `CHEAP`.
+    Around an array alone the last four assume the buffers, links and energies that
+    `Accelerator` has by default. Equal arguments give the same function, so that
+    programs made of it are shared. Raises ValueError for a name that is not in `CHEAP`.
     """
     unknown = [name for name in names if name not in CHEAP]
     if unknown:
         raise ValueError(f"unknown cheap objectives {unknown}: choose from {CHEAP}")
+    device = accelerator(hardware)
     functions = {
         "activation_fragility": activation_fragility,
         "weight_fragility": weight_fragility,
-        "macs": lambda table: jnp.sum(macs(table), axis=-1),
-        "parameters": lambda table: jnp.sum(parameters(table), axis=-1),
+        "macs": lambda table: over_layers(macs(table)),
+        "parameters": lambda table: over_layers(parameters(table)),
         "weight_bytes": weight_bytes,
         "traffic_bytes": traffic_bytes,
         "peak_activation_bytes": peak_activation_bytes,
-        "latency_cycles": lambda table: latency_cycles(table, array),
+        "latency_cycles": lambda table: latency_cycles(table, device),
+    }
+    # These share what is moved, which is worth computing once.
+    moving = {
+        "latency_us": latency_us,
+        "dram_bytes": lambda table, device, traffic: traffic.total,
+        "energy_pj": energy_pj,
+        "expected_upsets": expected_upsets,
     }
 
     def evaluate(genotype: Genotype) -> Float[Array, " objectives"]:
         table = layer_table(space, genotype)
         # Known here: as a constant it spares the program all questions for the kind.
         table = table._replace(kind=np.full(table.mask.shape, LAYER, np.int32))
-        return jnp.stack([functions[name](table) for name in names])
+        found = {name: functions[name](table) for name in names if name in functions}
+        rest = [name for name in names if name in moving]
+        traffic = dram_bytes(table, device) if rest else None
+        found |= {name: moving[name](table, device, traffic=traffic) for name in rest}
+        return jnp.stack([found[name] for name in names])
 
     return evaluate
 

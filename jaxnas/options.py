@@ -152,7 +152,7 @@ class ProfileOptions:
     """Random networks of the search space that are measured (count)."""
 
     fitted: int = 50
-    """To how many of them slope and bias are fitted; the others are predicted (count)."""
+    """How many of them slope and bias are fitted to; the rest is predicted (count)."""
 
     batch: int = 32
     """Images in one call; latencies are those of the whole call (count)."""

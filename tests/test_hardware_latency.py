@@ -82,21 +82,22 @@ def test_the_line_has_the_least_relative_error():
 
 
 def test_the_bias_is_the_mean_of_what_is_missing():
-    assert fit_bias([1.0, 2.0], [4.0, 7.0]) == 4.0
+    assert fit_bias(np.array([1.0, 2.0]), np.array([4.0, 7.0])) == 4.0
 
 
 def test_accuracy_in_closed_form():
-    found = accuracy([1.1, 1.8, 3.0], [1.0, 2.0, 3.0])
+    measured = np.array([1.0, 2.0, 3.0])
+    found = accuracy(np.array([1.1, 1.8, 3.0]), measured)
     assert found.networks == 3 and found.spearman == pytest.approx(1)
     assert found.relative_rmse == pytest.approx(np.sqrt(2 * 0.1**2 / 3))
-    reverse = accuracy([3.0, 2.0, 1.0], [1.0, 2.0, 3.0])
+    reverse = accuracy(measured[::-1], measured)
     assert reverse.spearman == pytest.approx(-1)
 
 
 @pytest.mark.parametrize(
     "summed, measured, message",
     [
-        ([1.0, 2.0, 3.0], [1.0, 2.0], "3 predictions and 2 measurements"),
+        ([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0], "4 predictions and 3 measurements"),
         ([1.0, 2.0], [1.0, 2.0], "at least 3"),
         ([1.0, np.nan, 3.0], [1.0, 2.0, 3.0], "not finite"),
         ([1.0, 2.0, 3.0], [1.0, 0.0, 3.0], "more than 0"),

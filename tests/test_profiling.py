@@ -100,7 +100,7 @@ def test_a_line_over_layers_is_found_and_predicts_the_others(measured, tmp_path)
     found = profile(SMALL, tmp_path / "run")
     assert found["slope_and_bias"].relative_rmse < 1e-5
     assert found["slope_and_bias"].networks == SMALL.networks - SMALL.fitted
-    assert found["sum"].relative_rmse > 0.3 > found["sum_and_bias"].relative_rmse
+    assert found["sum"].relative_rmse > 0.3
     model = load_latencies(tmp_path / "run" / "latency.json")
     np.testing.assert_allclose([model.slope, model.bias_us], [2, 5], rtol=1e-4)
     saved = json.loads((tmp_path / "run" / "accuracy.json").read_text())

@@ -47,7 +47,7 @@ SHAPE = (
 """The columns of a layer table that tell measured layers apart."""
 
 Latency = Float[Array, "*batch"]
-Measured = Num[np.ndarray | Array, " networks"]
+Measured = Num[np.ndarray | Array, " _"]  # one per network; the lengths are checked
 
 
 class LayerLatencies(NamedTuple):
@@ -93,10 +93,10 @@ def summed_us(table: LayerTable, layers: LayerLatencies) -> Latency:
     NaN where a layer of the network has not been measured.
     """
     table = products(table)
-    known = jnp.asarray(layers.shapes)
-    same = jnp.all(layer_shapes(table)[..., None, :] == known, axis=-1)
-    latency_us = jnp.asarray(layers.latency_us, jnp.float32)
-    found = jnp.sum(jnp.where(same, latency_us, 0.0), axis=-1)
+    wanted = layer_shapes(table)[..., None, :]
+    known = jnp.asarray(layers.shapes)[(None,) * (wanted.ndim - 2)]
+    same = jnp.all(wanted == known, axis=-1)
+    found = jnp.asarray(layers.latency_us, jnp.float32)[jnp.argmax(same, axis=-1)]
     found = jnp.where(jnp.any(same, axis=-1), found, jnp.nan)
     return jnp.sum(jnp.where(table.mask, found, 0.0), axis=-1)
 

@@ -30,7 +30,7 @@ usage: jaxnas search CONFIG.py [--smoke] [--out=DIR] [--resume] [--overwrite]
                      [--sensitivity-trials=N]
        jaxnas report RUN
        jaxnas cost MODEL_OR_RUN [--image=N] [--classes=N] [--bits=N] [--operations]
-                     [--network=ID]
+                     [--network=ID] [--hardware=NAME_OR_FILE]
        jaxnas profile CONFIG.py [--networks=N] [--fitted=N] [--batch=N] [--seed=N]
                      [--out=DIR] [--resume] [--overwrite]
        jaxnas search [CONFIG.py] --help    explains every key, with unit and default

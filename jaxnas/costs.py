@@ -18,13 +18,21 @@ from rich.table import Table
 from jaxnas import runs
 from jaxnas.config import SearchConfig, from_plain
 from jaxnas.hardware import (
+    PRESETS,
+    Accelerator,
     SystolicArray,
     cycles,
+    dram_bytes,
+    energy_pj,
+    expected_upsets,
     latency_cycles,
+    latency_us,
+    load,
     peak_activation_bytes,
     traffic_bytes,
     weight_bytes,
 )
+from jaxnas.hardware.accelerators import Hardware, accelerator
 from jaxnas.networks.references import (
     REFERENCES,
     Described,
@@ -50,20 +58,39 @@ from jaxnas.tracing import trace_topology
 PIPED_WIDTH = 160  # columns of text where the output is no terminal
 
 
-def totals(table: LayerTable, array: SystolicArray) -> dict[str, int | float]:
+def totals(table: LayerTable, hardware: Hardware) -> dict[str, int | float]:
     """What a whole network costs, by name with its unit; one table, all in integers.
 
     Costs of hardware are added here, and appear wherever costs are printed.
     """
-    table = products(table)
+    table, device = products(table), accelerator(hardware)
+    name = hardware.name if isinstance(hardware, Accelerator) else _array_name(hardware)
     return {
         "MACs": exact_macs(table),
         "parameters": exact_parameters(table),
         "weight bytes": float(weight_bytes(table)),
         "traffic bytes": float(traffic_bytes(table)),
         "peak activation bytes": float(peak_activation_bytes(table)),
-        f"cycles, {_array_name(array)}": float(latency_cycles(table, array)),
+        f"cycles, {name}": float(latency_cycles(table, hardware)),
+        f"microseconds, {name}": float(latency_us(table, device)),
+        f"DRAM bytes, {name}": float(dram_bytes(table, device).total.sum()),
+        f"microjoules, {name}": float(energy_pj(table, device)) * 1e-6,
+        f"upsets, {name}": float(expected_upsets(table, device)),
     }
+
+
+def described_hardware(name: str | None) -> Hardware | None:
+    """A preset or a file of `hardware.save`; ValueError for what is neither."""
+    if name is None:
+        return None
+    if name in PRESETS:
+        return PRESETS[name]
+    if not Path(name).is_file():
+        raise ValueError(
+            f"found --hardware={name}, expected one of {', '.join(PRESETS)} or a file "
+            "that jaxnas.hardware.save wrote"
+        )
+    return load(name)
 
 
 def print_costs(
@@ -74,6 +101,7 @@ def print_costs(
     bits: int | None = None,
     operations: bool = False,
     network: int | None = None,
+    hardware: str | None = None,
     console: Console | None = None,
 ) -> None:
     """Prints the costs of a reference network, or of the networks of a run's front.
@@ -84,15 +112,16 @@ def print_costs(
         stays as it is, reads its weights and maps.
     operations: whether vector operations have lines too.
     network: the number of the one network of a run whose layers are printed.
+    hardware: a preset or a file; otherwise the array of the run, or one of 16x16.
 
     Raises:
       ValueError: for a target that is neither, a run that is not finished, a network
         that is not on its front, or an option of the other sort of target.
     """
-    console = console or _console()
+    console, device = console or _console(), described_hardware(hardware)
     if (Path(target) / "config.json").is_file():
         _refuse(target, "a run", image=image, classes=classes, bits=bits)
-        _print_run(Path(target), network, operations, console)
+        _print_run(Path(target), network, operations, device, console)
         return
     _refuse(target, "a reference network", network=network)
     if Path(target).exists() and target not in REFERENCES:
@@ -103,9 +132,11 @@ def print_costs(
         )
     described = describe_reference(target, image=image, classes=classes)
     table = _traced(described, bits, operations)
-    array = SystolicArray()
-    _print_layers(f"{target}, {_image(described.images.shape)}", table, array, console)
-    lines = totals(table, array) | {"trained parameters": trained_parameters(described)}
+    device = device or SystolicArray()
+    _print_layers(f"{target}, {_image(described.images.shape)}", table, device, console)
+    lines = totals(table, device) | {
+        "trained parameters": trained_parameters(described)
+    }
     _print_totals(lines, console)
 
 
@@ -140,7 +171,11 @@ class _Member(NamedTuple):
 
 
 def _print_run(
-    run: Path, network: int | None, operations: bool, console: Console
+    run: Path,
+    network: int | None,
+    operations: bool,
+    device: Hardware | None,
+    console: Console,
 ) -> None:
     if not (run / "front.csv").is_file():
         raise ValueError(
@@ -150,12 +185,12 @@ def _print_run(
     members = _members(run)
     described = json.loads((run / "config.json").read_text())
     stage = prepare(from_plain(SearchConfig, described["config"]), run)
-    space, array = stage.problem.space, stage.config.hardware
+    space, device = stage.problem.space, device or stage.config.hardware
     genotypes = jnp.array([one.genotype for one in members], jnp.int32)
     tables = jax.jit(jax.vmap(lambda one: layer_table(space, one)))(genotypes)
     each = [compress(LayerTable(*(c[i] for c in tables))) for i in range(len(members))]
     if network is None:
-        _print_front(run, members, [totals(table, array) for table in each], console)
+        _print_front(run, members, [totals(one, device) for one in each], console)
         return
     numbers = [one.number for one in members]
     if network not in numbers:
@@ -171,8 +206,8 @@ def _print_run(
     member = members[numbers.index(network)]
     console.print(member.architecture, highlight=False)
     name = f"network {network} of {run}, {_image((1, *space.image))}"
-    _print_layers(name, table, array, console)
-    _print_totals(totals(table, array), console)
+    _print_layers(name, table, device, console)
+    _print_totals(totals(table, device), console)
 
 
 def _members(run: Path) -> list[_Member]:
@@ -207,10 +242,10 @@ def _print_front(
 
 
 def _print_layers(
-    title: str, table: LayerTable, array: SystolicArray, console: Console
+    title: str, table: LayerTable, device: Hardware, console: Console
 ) -> None:
     counts = exact_counts(table)
-    spent = np.asarray(cycles(table, array))
+    spent = np.asarray(cycles(table, device))
     columns: dict[str, Callable[[int], str]] = {
         "": lambda row: str(row + 1),
         "layer": lambda row: _operation(_row(table, row)),
@@ -294,4 +329,6 @@ def _array_name(array: SystolicArray) -> str:
 def _number(value: int | float | np.number) -> str:
     if isinstance(value, int | np.integer):
         return f"{value:,}"
+    if 0 < abs(value) < 1:
+        return f"{value:.3g}"
     return f"{value:,.1f}".removesuffix(".0")

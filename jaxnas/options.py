@@ -134,6 +134,10 @@ class CostOptions:
     network: int | None = None
     """The network of a run whose layers are printed (its id); None for all in short."""
 
+    hardware: str | None = None
+    """An accelerator: eyeriss, tpu, edge or a file that jaxnas.hardware.save wrote;
+    None for the array of the run, or one of 16x16 units."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProfileOptions:

@@ -271,7 +271,7 @@ def test_cost_hands_over_target_and_options(library, capsys):
     ((target, options),) = library.calls
     assert target == "vgg16"
     given = {"image": 64, "bits": 8, "operations": True}
-    assert options == {"classes": None, "network": None} | given
+    assert options == {"classes": None, "network": None, "hardware": None} | given
     assert cli.main(["cost", "--help"]) == 0
     assert "None for float32. (default: None)" in " ".join(
         capsys.readouterr().out.split()

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jaxnas.cli import load_config
 from jaxnas.costs import print_costs, totals
-from jaxnas.hardware import SystolicArray
+from jaxnas.hardware import SystolicArray, energy_pj, preset, save
 from jaxnas.networks import space as spaces
 from jaxnas.networks.references import describe_reference
 from jaxnas.networks.space import SearchSpace
@@ -22,7 +22,7 @@ from jaxnas.tracing import trace_topology
 
 def printed(target, **options):
     text = io.StringIO()
-    print_costs(str(target), console=Console(file=text, width=300), **options)
+    print_costs(str(target), console=Console(file=text, width=400), **options)
     return text.getvalue()
 
 
@@ -61,7 +61,10 @@ def test_totals_are_exact_beyond_floats_and_blind_to_vector_operations():
     array = SystolicArray()
     found = totals(trace_topology(*trace), array)
     assert found["MACs"] == 15_470_264_320 and found["parameters"] == 138_357_544
-    assert totals(trace_topology(*trace, vector_operations=True), array) == found
+    again = totals(trace_topology(*trace, vector_operations=True), array)
+    assert again == pytest.approx(found, rel=1e-6)
+    for name in ("MACs", "parameters"):
+        assert again[name] == found[name]
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +97,29 @@ def run(tmp_path_factory):
 
 def test_networks_of_a_run_in_short_and_one_of_them_in_full(run):
     folder, table, array = run
-    expected = [
-        f"{value:,.1f}".removesuffix(".0") for value in totals(table, array).values()
-    ]
+    expected = list(totals(table, array).values())
     text = printed(folder)
-    assert cells(text, ["7"]) == ["7", *expected, "net1"] and "net0" not in text
+    number, *found, name = cells(text, ["7"])
+    assert (number, name) == ("7", "net1") and "net0" not in text
+    found = [float(cell.replace(",", "")) for cell in found]
+    np.testing.assert_allclose(found, expected, rtol=0.01)
     text = printed(folder, network=7)
     assert text.startswith("net1")
-    assert cells(text, ["MACs"])[1] == expected[0]
+    assert cells(text, ["MACs"])[1] == f"{expected[0]:,}"
     layers = [line for line in text.splitlines() if "w8" in line or "w4" in line]
     assert len(layers) == np.asarray(table.mask).sum()
+
+
+def test_costs_are_those_of_the_hardware_that_is_named(run, tmp_path):
+    folder, table, _ = run
+    save(preset("edge"), tmp_path / "own.json")
+    for name in ("edge", str(tmp_path / "own.json")):
+        text = printed(folder, network=7, hardware=name)
+        found = cells(text, ["microjoules, " + preset("edge").name])[1]
+        expected = float(energy_pj(table, preset("edge"))) * 1e-6
+        np.testing.assert_allclose(float(found), expected, rtol=0.06)
+    with pytest.raises(ValueError, match="--hardware=tpuu, expected one of .*edge"):
+        printed(folder, hardware="tpuu")
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,13 @@ from jaxnas.plots import plot_latency
 from jaxnas.progress import progress_bar
 from jaxnas.topology import MAP_PRODUCT
 
+SECONDS = 0.2
+"""A program is called over and over for about so long,"""
+ROUND = 1e-3
+"""timed in rounds of so many seconds or one call: short ones, of which some are left
+alone by whatever else the machine does,"""
 ROUNDS = 7
-SECONDS = 0.1
-"""A program is called over and over, for about so long in all its rounds together."""
+"""and in at least so many."""
 
 Shape = Sequence[int] | Int[np.ndarray, " shape"]
 
@@ -213,7 +217,7 @@ def _call_us() -> float:
 
 
 def time_us(fun: Callable, *args: Any) -> float:
-    """Microseconds of one call of the compiled function: the least of several means.
+    """Microseconds of one call of the compiled function: the least mean of a round.
 
     The least, as whatever else a machine does only ever adds.
     """
@@ -222,7 +226,8 @@ def time_us(fun: Callable, *args: Any) -> float:
     began = time.perf_counter()
     jax.block_until_ready(call(*args))
     once = max(time.perf_counter() - began, 1e-7)
-    count = max(1, int(SECONDS / ROUNDS / once))
+    count = max(1, int(ROUND / once))
+    rounds = max(ROUNDS, int(SECONDS / (count * once)))
 
     def mean() -> float:
         began = time.perf_counter()
@@ -231,7 +236,7 @@ def time_us(fun: Callable, *args: Any) -> float:
         jax.block_until_ready(result)
         return (time.perf_counter() - began) / count
 
-    return 1e6 * min(mean() for _ in range(ROUNDS))
+    return 1e6 * min(mean() for _ in range(rounds))
 
 
 def layer_program(shape: Shape, *, batch: int) -> tuple[Callable, list[Array]]:

@@ -238,10 +238,15 @@ def _integer(column) -> Int[np.ndarray, "..."]:
 
 
 def _fan_in(table: LayerTable, number: Callable) -> Any:
-    # Divided as integers: a rounded quotient could fall on the wrong side.
-    per_group = table.in_channels // jnp.maximum(table.groups, 1)
+    groups = jnp.maximum(table.groups, 1)
+    if number is _float:
+        # Faster than integers, and the same below 2**23 channels: the half keeps the
+        # rounded quotient on its side of the next integer.
+        per_group = jnp.floor((_float(table.in_channels) + 0.5) / _float(groups))
+    else:
+        per_group = number(table.in_channels) // number(groups)
     window = number(table.mask) * number(table.kernel_height)
-    return window * number(table.kernel_width) * number(per_group)
+    return window * number(table.kernel_width) * per_group
 
 
 def _weights(table: LayerTable, number: Callable) -> Any:

@@ -32,6 +32,7 @@ layer. They accept tables with leading axes. Rows count that are layers with ker
 products of two maps and vector operations do not.
 """
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -62,7 +63,9 @@ def activation_fragility(table: LayerTable) -> Score:
     few = 1.0 + FEW_PRODUCTS / jnp.maximum(fan_in(table), 1.0)
     pools = jnp.where(table.mask, table.pools_after, 0).astype(jnp.float32)
     strength = jnp.where(_wide_range(table), WIDE_RANGE, 1.0)
-    total = over_layers(stored * strength * few * POOLING_GAIN**pools)
+    # As an exponential, which compilers vectorise; a power they call number by number.
+    gain = jnp.exp(pools * math.log(POOLING_GAIN))
+    total = over_layers(stored * strength * few * gain)
     return total * _weights(table) ** REDUNDANCY
 
 

@@ -2,10 +2,11 @@
 
 Decision thresholds say where every tie falls. Few are all compared with x. Of many, the
 leading bits of x leave a handful to compare: sign, exponent and the first bits of the
-mantissa index a table that tells how many thresholds lie below for certain and which
-are left. Comparisons do not wait for one another, so that XLA fuses them into one loop;
-`jnp.searchsorted`, whose steps do, goes over the array once a step. Only lists with
-more than `LEFT` numbers between two such patterns are bisected, in two to four passes.
+mantissa, or the place of its first one, index a table that tells how many thresholds
+lie below for certain and which are left. Comparisons do not wait for one another, so
+that XLA fuses them into one loop; `jnp.searchsorted`, whose steps do, goes over the
+array once a step. Only lists with more than `LEFT` numbers between two such patterns
+are bisected, in two to four passes.
 """
 
 import functools
@@ -39,7 +40,7 @@ class Buckets(NamedTuple):
     """What the leading bits of x tell. Positive numbers first, then negative ones; in
     both the first bucket holds all lesser magnitudes, the last all greater ones."""
 
-    shift: int  # bits of the mantissa that do not lead
+    shift: int | None  # bits of the mantissa that do not lead; None: its first one does
     least: int  # leading bits of the first bucket
     count: int  # buckets of either sign
     start: Int32[np.ndarray, " buckets"]  # thresholds certainly below
@@ -168,23 +169,47 @@ def _slack(values: np.ndarray, middle: np.ndarray) -> int:
 
 
 def _buckets(thresholds: np.ndarray) -> Buckets:
-    """As many leading bits as `BUCKETS` says."""
+    """As many leading bits as `BUCKETS` says, or the place of the mantissa's first one,
+    where that leaves fewer: thresholds may crowd above powers of two."""
     most = max(BUCKETS, 2 * len(thresholds))
     magnitude = np.abs(thresholds).view(np.int32)
-    least, largest = magnitude[magnitude > 0].min(), magnitude.max()
-    for shift in range(24):
-        first, count = int(least >> shift), int((largest >> shift) - (least >> shift))
-        if 2 * (count + 1) <= most:
-            break
-    edges = np.arange(first + 1, first + count + 1, dtype=np.int32) << shift
-    edges = edges.view(np.float32)
+    least, largest = int(magnitude[magnitude > 0].min()), int(magnitude.max())
+    shifts = range(24)
+    shift = next(s for s in shifts if 2 * ((largest >> s) - (least >> s) + 1) <= most)
+    found = [_decided(thresholds, least, largest, one) for one in (shift, None)]
+    return min(found, key=lambda buckets: buckets.left)
+
+
+def _decided(thresholds, least, largest, shift: int | None) -> Buckets:
+    """What is certain and what is left for every pattern of leading bits."""
+    ends = (np.asarray(end, np.int32) for end in (least, largest))
+    first, last = (int(_pattern(end, shift)) for end in ends)
+    edges = _lowest(np.arange(first + 1, last + 1, dtype=np.int32), shift)
     low, high = np.append(np.float32(0), edges), np.append(edges, np.float32(np.inf))
     # Thresholds below all of low <= x < high, or of -high < x <= -low, are decided, as
     # are those not below any.
     search = functools.partial(np.searchsorted, thresholds)
     start = np.append(search(low), search(-high, side="right"))
     left = np.append(search(high), search(-low)) - start
-    return Buckets(shift, first, count + 1, start.astype(np.int32), int(left.max()))
+    count = last - first + 1
+    return Buckets(shift, first, count, start.astype(np.int32), int(left.max()))
+
+
+def _pattern(magnitude: Int[Array | np.ndarray, "..."], shift: int | None):
+    """A number that never falls as the magnitude, given as its bits, rises."""
+    if shift is not None:
+        return magnitude >> shift
+    first_one = 32 - jax.lax.clz(jnp.asarray(magnitude & 0x7FFFFF))
+    return (magnitude >> 23) * 24 + first_one
+
+
+def _lowest(pattern: Int32[np.ndarray, "..."], shift: int | None) -> np.ndarray:
+    """The least magnitude with a pattern."""
+    if shift is not None:
+        return (pattern << shift).view(np.float32)
+    exponent, first_one = np.divmod(pattern, np.int32(24))
+    mantissa = (np.int32(1) << first_one) >> 1
+    return ((exponent << 23) | mantissa).astype(np.int32).view(np.float32)
 
 
 def _compared(
@@ -203,7 +228,7 @@ def _searched(
 ) -> Int[Array, "..."]:
     """How many thresholds lie below x."""
     bits = jax.lax.bitcast_convert_type(x, jnp.int32)
-    leading = ((bits & 0x7FFFFFFF) >> buckets.shift) - buckets.least
+    leading = _pattern(bits & 0x7FFFFFFF, buckets.shift) - buckets.least
     bucket = jnp.clip(leading, 0, buckets.count - 1)
     bucket = jnp.where(bits < 0, bucket + buckets.count, bucket)
     below = entry(buckets.start, bucket)

@@ -31,7 +31,10 @@ faults.outcomes faults.records faults.trials faults.tasks faults.findings
 faults.campaigns faults.exhaustion faults.strata
 hardware.systolic hardware.memory
 analysis.resilience
-search.pareto search.morphisms search.objectives search.algorithms search.lemonade
+search.pareto search.crowding search.density search.hypervolume search.indicators
+search.morphisms search.objectives search.algorithms search.lemonade
+search.genomes search.repeats search.archives search.states search.generations
+search.nsga2 search.nsga3 search.aging
 search.random search.evolution
 measurement sensitivity plots results report config overrides preparation front
 experiment cli

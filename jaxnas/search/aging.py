@@ -42,9 +42,12 @@ class AgingEvolution(GenerationalAlgorithm):
         if self.variation is not None:
             return self.variation(key, first, first, params)
         half = self.proposals // 2
-        pair = (jax.tree.map(lambda x: x[rows], first) for rows in _halves(half))
+        one, other = (
+            jax.tree.map(lambda leaf, rows=rows: leaf[rows], first)
+            for rows in (slice(None, half), slice(half, None))
+        )
         rates = params.rates.replace(crossover_rate=0.0)
-        return vary(key, *pair, params.variables, rates)
+        return vary(key, one, other, params.variables, rates)
 
     def _survivors(self, key, state, fitness, violation, mask, params):
         size = self.population_size
@@ -58,7 +61,3 @@ class AgingEvolution(GenerationalAlgorithm):
 
     def _configuration(self):
         return *super()._configuration(), self.tournament
-
-
-def _halves(half):
-    return slice(None, half), slice(half, None)

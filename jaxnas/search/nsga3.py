@@ -129,7 +129,7 @@ def _scaled(frame, fitness, counted, rank):
     )
     axes = jnp.eye(origin.size)
     weights = jnp.where(axes > 0, 1.0, OFF_AXIS)
-    achievement = jnp.max((rows - origin)[:, None, :] / weights[None], axis=2)
+    achievement = jnp.max((rows - origin[None])[:, None, :] / weights[None], axis=2)
     extremes = rows[jnp.argmin(achievement, axis=0)]
 
     # The plane through the extremes cuts the axes at the intercepts. Where it does not,

@@ -24,7 +24,11 @@ def hashes(population: Any) -> UInt32[Array, "rows 2"]:
     places = jnp.arange(words.shape[1], dtype=jnp.uint32)
     return jnp.stack(
         [
-            jnp.sum(_scrambled(words ^ _scrambled(places + seed)[None, :]), 1, "uint32")
+            jnp.sum(
+                _scrambled(words ^ _scrambled(places + jnp.uint32(seed))[None, :]),
+                axis=1,
+                dtype=jnp.uint32,
+            )
             for seed in SEEDS
         ],
         axis=1,

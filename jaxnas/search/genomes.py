@@ -128,7 +128,7 @@ def _fitted(variable, leaf):
         variable = Integer(low=0, high=np.asarray(variable.count) - 1)
     low, high = np.asarray(variable.low), np.asarray(variable.high)
     for bound in (low, high):
-        if np.broadcast_shapes(bound.shape, leaf.shape) != leaf.shape:
+        if bound.shape not in ((), leaf.shape):
             raise ValueError(
                 f"found bounds of shape {bound.shape}, expected one number or "
                 f"{leaf.shape}: one bound per gene"

@@ -46,6 +46,7 @@ class Frame:
     """The scales of the objectives that NSGA-III has learnt, on the feasible rows."""
 
     ideal: Leaf  # float32 [objectives]: the least value ever seen
+    worst: Leaf  # float32 [objectives]: the greatest value ever seen
     extremes: Leaf  # float32 [objectives, objectives]: the row nearest each axis
 
 
@@ -87,7 +88,9 @@ class Nsga3(GenerationalAlgorithm):
     def _init(self, key, params):
         shape = self.num_objectives, self.num_objectives
         frame = Frame(
-            ideal=jnp.full(shape[0], jnp.inf), extremes=jnp.full(shape, jnp.inf)
+            ideal=jnp.full(shape[0], jnp.inf),
+            worst=jnp.full(shape[0], -jnp.inf),
+            extremes=jnp.full(shape, jnp.inf),
         )
         return super()._init(key, params).replace(extra=frame)
 
@@ -119,7 +122,8 @@ def _scaled(frame, fitness, counted, rank):
     """The frame after these rows, and the fitness from its ideal 0 to its nadir 1."""
     finite = jnp.where(jnp.isfinite(fitness), fitness, 0.0)
     least = jnp.min(fitness, axis=0, initial=jnp.inf, where=counted[:, None])
-    ideal = jnp.minimum(frame.ideal, least)
+    most = jnp.max(fitness, axis=0, initial=-jnp.inf, where=counted[:, None])
+    ideal, worst = jnp.minimum(frame.ideal, least), jnp.maximum(frame.worst, most)
     origin = jnp.where(jnp.isfinite(ideal), ideal, 0.0)
 
     # The extreme along an axis has the least achievement: its worst objective, the
@@ -138,13 +142,14 @@ def _scaled(frame, fitness, counted, rank):
     plane = jnp.linalg.solve(offsets, jnp.ones(origin.size))
     intercepts = 1 / jnp.where(plane > 0, plane, jnp.nan)
     front = counted & (rank == 0)
-    worst = jnp.max(finite - origin[None], axis=0, initial=0.0, where=counted[:, None])
+    span = jnp.where(jnp.isfinite(worst), worst - origin, 0.0)
     edge = jnp.max(finite - origin[None], axis=0, initial=0.0, where=front[:, None])
     sound = jnp.isfinite(intercepts) & (intercepts > OFF_AXIS)
-    sound = jnp.all(sound & (intercepts <= worst * (1 + 1e-5)))
+    sound = jnp.all(sound & (intercepts <= span * (1 + 1e-5)))
     width = jnp.where(sound, intercepts, edge)
-    width = jnp.where(width > OFF_AXIS, width, jnp.where(worst > 0, worst, 1.0))
-    return Frame(ideal=ideal, extremes=extremes), (finite - origin[None]) / width[None]
+    width = jnp.where(width > OFF_AXIS, width, jnp.where(span > 0, span, 1.0))
+    frame = Frame(ideal=ideal, worst=worst, extremes=extremes)
+    return frame, (finite - origin[None]) / width[None]
 
 
 def _associated(scaled, directions):

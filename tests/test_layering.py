@@ -34,7 +34,7 @@ analysis.resilience
 search.pareto search.crowding search.density search.hypervolume search.indicators
 search.morphisms search.objectives search.algorithms search.lemonade
 search.genomes search.repeats search.archives search.states search.generations
-search.nsga2 search.nsga3 search.aging
+search.nsga2 search.nsga3 search.aging search.cheap
 search.random search.evolution
 measurement sensitivity plots results report config overrides preparation front
 experiment cli

@@ -4,6 +4,7 @@ from .aging import AgingEvolution as AgingEvolution
 from .algorithms import MultiObjectiveAlgorithm as MultiObjectiveAlgorithm
 from .algorithms import State as State
 from .archives import Archive as Archive
+from .cheap import cheap_search as cheap_search
 from .crowding import crowding_distance as crowding_distance
 from .crowding import thin as thin
 from .density import kernel_log_density as kernel_log_density

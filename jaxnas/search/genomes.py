@@ -56,7 +56,7 @@ class Rates:
     """
 
     crossover_rate: Leaf = 0.9  # of a pair of parents
-    exchange_rate: Leaf = 0.5  # of a gene of a pair that is crossed
+    exchange_rate: Leaf = 0.5  # of a gene of a pair that is crossed, above 0; to 1/256
     crossover_eta: Leaf = 15.0  # larger: real children closer to their parents
     mutation_rate: Leaf = 0.1  # of a gene
     mutation_eta: Leaf = 20.0  # larger: smaller steps of real and integer genes
@@ -155,9 +155,14 @@ def _fitted(variable, leaf):
 
 def _shares(key, count, shape):
     """Numbers uniform over [0, 1), float32 `[count, *shape]`."""
+    return _share_and_byte(key, count, shape)[0]
+
+
+def _share_and_byte(key, count, shape):
+    """Numbers uniform over [0, 1) and, independent of them, over 0, ..., 255."""
     # One block of bits for all: every separate draw is compiled anew.
     bits = jax.random.bits(key, (count, *shape), jnp.uint32)
-    return (bits >> 8).astype(jnp.float32) * 2.0**-24
+    return (bits >> 8).astype(jnp.float32) * 2.0**-24, bits & 0xFF
 
 
 def _at(variable, share, dtype):
@@ -182,12 +187,14 @@ def _whole(steps, dtype):
 
 
 def _vary(key, first, second, variable, crossed, rates):
-    noise = _shares(key, 3, first.shape)
+    # Bits are the greater part of the cost: none are drawn that are not used.
+    real = isinstance(variable, Real)
+    noise, bytes_ = _share_and_byte(key, 3 if real else 2, first.shape)
     crossed = crossed.reshape(-1, *[1] * (first.ndim - 1))
-    exchanged = crossed & (noise[0] < rates.exchange_rate)
-    # What is uniform and below a rate is, divided by the rate, uniform once more.
-    share = noise[0] / rates.exchange_rate
-    if isinstance(variable, Real):
+    if real:
+        exchanged = crossed & (noise[2] < rates.exchange_rate)
+        # What is uniform and below a rate is, divided by it, uniform once more.
+        share = noise[2] / rates.exchange_rate
         low, high = (b.astype(jnp.float32)[None] for b in (variable.low, variable.high))
         floats = first.astype(jnp.float32), second.astype(jnp.float32)
         # Half of the crossed genes also change sides: else no child would mix parents.
@@ -199,11 +206,12 @@ def _vary(key, first, second, variable, crossed, rates):
             for own, other, old in zip(near, near[::-1], (first, second), strict=True)
         ]
     else:
+        exchanged = crossed & (bytes_[0] < rates.exchange_rate * 256)
         pair = [
             jnp.where(exchanged, other, own)
             for own, other in ((first, second), (second, first))
         ]
-    children, noise = jnp.concatenate(pair), jnp.concatenate(noise[1:])
+    children, noise = jnp.concatenate(pair), jnp.concatenate(noise[:2])
     mutates = noise < rates.mutation_rate
     share = jnp.where(mutates, noise / rates.mutation_rate, 0.0)
     return jnp.where(mutates, _mutant(children, variable, share, rates), children)

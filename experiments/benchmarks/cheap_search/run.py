@@ -41,6 +41,7 @@ def main():
     sizes = [256, 1000, 4000]
     parser.add_argument("--populations", type=int, nargs="+", default=sizes)
     parser.add_argument("--children", type=int, default=200_000, help="of one search")
+    parser.add_argument("--brood", type=int, default=1, help="children per row")
     parser.add_argument("--repetitions", type=int, default=5)
     arguments = parser.parse_args()
     cost = cheap_objectives(SPACE, ARRAY, OBJECTIVES)
@@ -66,9 +67,10 @@ def measured(cost, size, arguments):
         jnp.zeros(SPACE.genes, jnp.int32),
         variables=Categorical(spaces.cardinalities(SPACE)),
         num_objectives=len(OBJECTIVES),
+        accepted=size * arguments.brood,
         repair=partial(spaces.canonical, SPACE),
     )
-    generations = max(arguments.children // size, 1)
+    generations = max(arguments.children // algorithm.accepted, 1)
     began = time.process_time()
     search = cheap_search.lower(
         jax.random.key(0),
@@ -85,11 +87,14 @@ def measured(cost, size, arguments):
         jax.block_until_ready(state)
         walls.append(time.perf_counter() - wall)
         cores.append(time.process_time() - core)
-    children = int(state.evaluated) - size
+    # All are costed and ranked; those that turned out to repeat a row do not survive.
+    children = generations * algorithm.accepted
     row = {
         "population": size,
+        "children_per_generation": algorithm.accepted,
         "generations": generations,
         "children": children,
+        "new": int(state.evaluated) - size,
         "front": int(metrics["front_size"][-1]),
         "compile_cpu_seconds": round(compiling, 1),
         "children_per_second_best": round(children / min(walls)),

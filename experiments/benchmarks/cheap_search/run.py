@@ -4,10 +4,11 @@ NSGA-II on the networks of `configs/mnist.py` sizes: 28x28x1 images, three stage
 three slots, and three objectives that follow from a genotype by arithmetic. The whole
 search is one compiled program; compiling is timed apart. Usage:
 
-    python experiments/benchmarks/cheap_search/run.py [--populations 256 1000 4000]
+    python experiments/benchmarks/cheap_search/run.py [--populations 256] [--broods 1 8]
 """
 
 import argparse
+import itertools
 import json
 import platform
 import time
@@ -38,14 +39,14 @@ OBJECTIVES = ("activation_fragility", "weight_bytes", "latency_cycles")
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    sizes = [256, 1000, 4000]
-    parser.add_argument("--populations", type=int, nargs="+", default=sizes)
-    parser.add_argument("--children", type=int, default=200_000, help="of one search")
-    parser.add_argument("--brood", type=int, default=1, help="children per row")
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--populations", type=int, nargs="+", default=[256])
+    parser.add_argument("--children", type=int, default=100_000, help="of one search")
+    parser.add_argument("--broods", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
     cost = cheap_objectives(SPACE, ARRAY, OBJECTIVES)
-    rows = [measured(cost, size, arguments) for size in arguments.populations]
+    pairs = itertools.product(arguments.populations, arguments.broods)
+    rows = [measured(cost, *pair, arguments) for pair in pairs]
     record = {
         "machine": platform.machine(),
         "device": str(jax.devices()[0]),
@@ -60,14 +61,14 @@ def main():
     (folder / "speed.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
-def measured(cost, size, arguments):
-    """Seconds, of the wall and of all cores, for one search of many generations."""
+def measured(cost, size, brood, arguments):
+    """One search with `brood` children per row, timed by the wall and by all cores."""
     algorithm = Nsga2(
         size,
         jnp.zeros(SPACE.genes, jnp.int32),
         variables=Categorical(spaces.cardinalities(SPACE)),
         num_objectives=len(OBJECTIVES),
-        accepted=size * arguments.brood,
+        accepted=size * brood,
         repair=partial(spaces.canonical, SPACE),
     )
     generations = max(arguments.children // algorithm.accepted, 1)

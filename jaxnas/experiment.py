@@ -41,12 +41,12 @@ from jaxnas.preparation import (
 from jaxnas.progress import progress_bar
 from jaxnas.report import write_report
 from jaxnas.search.evolution import Evolution, Problem, generation, start
+from jaxnas.search.hypervolume import hypervolume
 from jaxnas.search.objectives import (
     EXPENSIVE,
     HYPERVOLUME_REFERENCE,
     hypervolume_points,
 )
-from jaxnas.search.pareto import hypervolume
 from jaxnas.sensitivity import measure_sensitivity
 from jaxnas.training import initial_weights
 from jaxnas.types import Key

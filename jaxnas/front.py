@@ -9,9 +9,10 @@ from jaxnas import runs
 from jaxnas.measurement import Finalists
 from jaxnas.networks.layers import SCHEMES
 from jaxnas.preparation import Stage
+from jaxnas.search.crowding import thin
 from jaxnas.search.evolution import Evolution
 from jaxnas.search.objectives import CHEAP, EXPENSIVE
-from jaxnas.search.pareto import nondominated, thin
+from jaxnas.search.pareto import nondominated
 
 
 def finalists_of(stage: Stage, evolution: Evolution) -> Bool[Array, " population"]:

@@ -37,7 +37,10 @@ hardware.windows hardware.flushed_buffers hardware.pinned_buffers hardware.dram
 hardware.bandwidth hardware.energy hardware.area hardware.exposure hardware.counts
 hardware.relaxation hardware.latency
 analysis.resilience
-search.pareto search.morphisms search.objectives search.algorithms search.lemonade
+search.pareto search.crowding search.density search.hypervolume search.indicators
+search.morphisms search.objectives search.algorithms search.lemonade
+search.genomes search.repeats search.archives search.states search.generations
+search.nsga2 search.nsga3 search.aging search.cheap
 search.random search.evolution
 measurement sensitivity plots profiling results report config overrides preparation
 front costs experiment options cli

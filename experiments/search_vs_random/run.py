@@ -26,12 +26,12 @@ from scipy import stats  # noqa: E402
 from jaxnas.networks import space as spaces  # noqa: E402
 from jaxnas.preparation import GENERATION, START, Stage, prepare  # noqa: E402
 from jaxnas.search import evolution  # noqa: E402
+from jaxnas.search.hypervolume import hypervolume  # noqa: E402
 from jaxnas.search.objectives import (  # noqa: E402
     EXPENSIVE,
     HYPERVOLUME_REFERENCE,
     hypervolume_points,
 )
-from jaxnas.search.pareto import hypervolume  # noqa: E402
 from jaxnas.search.random import RandomSearch  # noqa: E402
 from jaxnas.training import Weights, evaluate_group  # noqa: E402
 

@@ -1,13 +1,32 @@
 """Multi-objective evolution: Pareto geometry and the algorithms that use it."""
 
+from .aging import AgingEvolution as AgingEvolution
 from .algorithms import MultiObjectiveAlgorithm as MultiObjectiveAlgorithm
 from .algorithms import State as State
+from .archives import Archive as Archive
+from .cheap import cheap_search as cheap_search
+from .crowding import crowding_distance as crowding_distance
+from .crowding import thin as thin
+from .density import kernel_log_density as kernel_log_density
+from .generations import GenerationalAlgorithm as GenerationalAlgorithm
+from .genomes import Categorical as Categorical
+from .genomes import Integer as Integer
+from .genomes import Rates as Rates
+from .genomes import Real as Real
+from .hypervolume import hypervolume as hypervolume
+from .hypervolume import hypervolume_contributions as hypervolume_contributions
+from .hypervolume import hypervolume_estimate as hypervolume_estimate
+from .hypervolume import reference_point as reference_point
+from .indicators import additive_epsilon as additive_epsilon
+from .indicators import igd_plus as igd_plus
 from .lemonade import Lemonade as Lemonade
-from .pareto import crowding_distance as crowding_distance
+from .nsga2 import Nsga2 as Nsga2
+from .nsga2 import UniformSearch as UniformSearch
+from .nsga3 import Nsga3 as Nsga3
+from .nsga3 import das_dennis as das_dennis
 from .pareto import dominates as dominates
 from .pareto import front_ranks as front_ranks
-from .pareto import hypervolume as hypervolume
-from .pareto import kernel_log_density as kernel_log_density
 from .pareto import nondominated as nondominated
-from .pareto import thin as thin
 from .random import RandomSearch as RandomSearch
+from .states import Params as Params
+from .states import PopulationInState as PopulationInState

@@ -21,7 +21,8 @@ from evosax.types import Fitness, Metrics, Population, Solution
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int32
 
-from .pareto import nondominated, thin
+from .crowding import thin
+from .pareto import nondominated
 
 # Transformations rebuild a state around leaves that are no arrays, and restored ones
 # hold NumPy arrays: no type is narrow enough to be checked.

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from evosax.types import Solution
 
 from .algorithms import MultiObjectiveAlgorithm
-from .pareto import kernel_log_density
+from .density import kernel_log_density
 
 
 class Lemonade(MultiObjectiveAlgorithm):

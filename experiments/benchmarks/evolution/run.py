@@ -1,0 +1,260 @@
+"""NSGA-II against pymoo: quality at equal evaluations, and time per generation.
+
+Both run NSGA-II with a population of 100 and as many children, simulated binary
+crossover (rate 0.9, index 15) and polynomial mutation (rate 1 / genes, index 20), or
+uniform crossover and bit flips for the knapsack. pymoo evaluates its own problems (ours
+are checked against them first), the knapsack excepted, which it evaluates in NumPy.
+Hypervolume is that of the last population, by moocore in float64, for both. Usage:
+
+    python experiments/benchmarks/evolution/run.py [quality] [time]
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import moocore
+import numpy as np
+from problems import ITEMS, items, problems, zdt1
+from pymoo.algorithms.moo.nsga2 import NSGA2
+from pymoo.core.problem import Problem as PymooProblem
+from pymoo.operators.crossover.sbx import SBX
+from pymoo.operators.crossover.ux import UX
+from pymoo.operators.mutation.bitflip import BitflipMutation
+from pymoo.operators.mutation.pm import PM
+from pymoo.operators.sampling.rnd import BinaryRandomSampling
+from pymoo.optimize import minimize
+from pymoo.problems import get_problem
+
+from jaxnas.search import Nsga2, Real, cheap_search
+
+HERE = Path(__file__).parent
+POPULATION = 100
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=["time", "quality"])
+    parser.add_argument("--seeds", type=int, default=11)
+    parser.add_argument("--generations", type=int, help="instead of each problem's")
+    parser.add_argument("--populations", type=int, nargs="+", default=[100, 1000, 4000])
+    parser.add_argument("--only", nargs="+", help="names of problems")
+    arguments = parser.parse_args()
+    folder = HERE / "results"
+    folder.mkdir(exist_ok=True)
+    for part in arguments.parts:
+        record = {"quality": quality, "time": times}[part](arguments)
+        text = json.dumps(record, indent=2) + "\n"
+        (folder / f"{part}.json").write_text(text)
+
+
+def quality(arguments):
+    rows = []
+    for problem in problems():
+        if arguments.only and problem.name not in arguments.only:
+            continue
+        if arguments.generations:
+            problem = problem._replace(generations=arguments.generations)
+        peer = peer_problem(problem)
+        difference = check(problem, peer)
+        ours = our_volumes(problem, arguments)
+        theirs = [
+            volume(problem, peer_front(problem, peer, seed))
+            for seed in range(arguments.seeds)
+        ]
+        evaluations = POPULATION * (problem.generations + 1)
+        row = {"evaluations": evaluations, "objectives_differ": difference}
+        rows.append(compared(problem.name, ours, theirs) | row)
+        print(rows[-1], flush=True)
+    return {"seeds": arguments.seeds, "problems": rows}
+
+
+def compared(name, ours, theirs):
+    """Medians, their difference, and its 95 % interval by bootstrap over seeds."""
+    rng = np.random.default_rng(0)
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    draws = [
+        np.median(rng.choice(each, (10_000, len(each))), axis=1)
+        for each in (ours, theirs)
+    ]
+    low, high = np.quantile(draws[0] - draws[1], [0.025, 0.975])
+    return {
+        "problem": name,
+        "jaxnas": round(float(np.median(ours)), 5),
+        "pymoo": round(float(np.median(theirs)), 5),
+        "difference": round(float(np.median(ours) - np.median(theirs)), 5),
+        "low": round(float(low), 5),
+        "high": round(float(high), 5),
+    }
+
+
+def algorithm_for(problem, population=POPULATION):
+    dtype = jnp.float32 if isinstance(problem.variables, Real) else jnp.int32
+    return Nsga2(
+        population,
+        jnp.zeros(problem.genes, dtype),
+        variables=problem.variables,
+        num_objectives=problem.objectives,
+        num_constraints=problem.constraints,
+    )
+
+
+def one_row(problem):
+    return lambda genome: problem.evaluate(genome[None])[0]
+
+
+def our_volumes(problem, arguments):
+    algorithm = algorithm_for(problem)
+    params, cost = algorithm.default_params, one_row(problem)
+    found = []
+    for seed in range(arguments.seeds):
+        state, _ = cheap_search(
+            jax.random.key(seed),
+            algorithm,
+            cost,
+            params,
+            generations=problem.generations,
+        )
+        evaluations = POPULATION * (problem.generations + 1)
+        assert int(state.evaluated) <= evaluations
+        good = np.asarray(state.mask & (state.violation <= 0))
+        found.append(volume(problem, np.asarray(state.fitness, np.float64)[good]))
+    return found
+
+
+def volume(problem, front):
+    if len(front) == 0:
+        return 0.0
+    return moocore.hypervolume(front, ref=np.asarray(problem.reference))
+
+
+class Knapsacks(PymooProblem):
+    def __init__(self):
+        super().__init__(n_var=ITEMS, n_obj=2, n_ieq_constr=2, xl=0, xu=1, vtype=bool)
+        self.profits, self.weights, self.capacities = items()
+
+    def _evaluate(self, x, out, *arguments, **options):
+        chosen = x.astype(int)
+        out["F"] = -(chosen @ self.profits.T).astype(float)
+        out["G"] = (chosen @ self.weights.T - self.capacities).astype(float)
+
+
+def peer_problem(problem):
+    if problem.name == "knapsack":
+        return Knapsacks()
+    if problem.name.startswith("zdt"):
+        return get_problem(problem.name)
+    return get_problem(problem.name, n_var=problem.genes, n_obj=problem.objectives)
+
+
+def check(problem, peer):
+    """The largest relative difference of our objectives from pymoo's."""
+    rng = np.random.default_rng(0)
+    if problem.name == "knapsack":
+        genomes = rng.integers(0, 2, (200, problem.genes)).astype(bool)
+        values = peer.evaluate(genomes, return_values_of=["F", "G"])
+        theirs, dtype = np.concatenate(values, axis=1), jnp.int32
+    else:
+        genomes, dtype = rng.uniform(peer.xl, peer.xu, (200, peer.n_var)), jnp.float32
+        theirs = peer.evaluate(genomes)
+    ours = np.asarray(problem.evaluate(jnp.asarray(genomes, dtype)), np.float64)
+    difference = float(np.max(np.abs(ours - theirs) / (1 + np.abs(theirs))))
+    if difference > 1e-3:
+        raise ValueError(f"{problem.name} differs from pymoo's by {difference}")
+    return difference
+
+
+def peer_algorithm(problem, population=POPULATION):
+    if problem.name == "knapsack":
+        return NSGA2(
+            pop_size=population,
+            sampling=BinaryRandomSampling(),
+            crossover=UX(prob=0.9),
+            mutation=BitflipMutation(prob=1.0, prob_var=1 / problem.genes),
+        )
+    return NSGA2(
+        pop_size=population,
+        crossover=SBX(prob=0.9, eta=15),
+        mutation=PM(prob=1.0, prob_var=1 / problem.genes, eta=20),
+    )
+
+
+def peer_front(problem, peer, seed):
+    algorithm = peer_algorithm(problem)
+    # pymoo counts the first population as a generation.
+    found = minimize(peer, algorithm, ("n_gen", problem.generations + 1), seed=seed)
+    population = found.pop
+    feasible = population.get("FEAS").reshape(-1)
+    return population.get("F")[feasible]
+
+
+def times(arguments):
+    """Milliseconds a generation, evaluation included, in turns in one process."""
+    problem = problems()[0]
+    assert problem.evaluate is zdt1
+    rows = []
+    for size in arguments.populations:
+        generations = {100: 200, 1000: 40}.get(size, 8)
+        ours, compiling = our_time(problem, size, generations)
+        turns = [
+            (ours(), peer_time(problem, size, max(generations // 4, 2)))
+            for _ in range(3)
+        ]
+        (wall, core), (peer_wall, peer_core) = (
+            np.min(t, axis=0) for t in zip(*turns, strict=True)
+        )
+        rows.append(
+            {
+                "population": size,
+                "jaxnas_ms": round(wall * 1e3, 3),
+                "pymoo_ms": round(peer_wall * 1e3, 3),
+                "ratio": round(peer_wall / wall, 1),
+                "jaxnas_cpu_ms": round(core * 1e3, 3),
+                "pymoo_cpu_ms": round(peer_core * 1e3, 3),
+                "cpu_ratio": round(peer_core / core, 1),
+                "jaxnas_compile_cpu_s": round(compiling, 1),
+            }
+        )
+        print(rows[-1], flush=True)
+    return {"problem": "zdt1", "generations": rows}
+
+
+def our_time(problem, size, generations):
+    algorithm = algorithm_for(problem, size)
+    params = algorithm.default_params
+    began = time.process_time()
+    search = cheap_search.lower(
+        jax.random.key(0),
+        algorithm,
+        one_row(problem),
+        params,
+        generations=generations,
+    ).compile()
+    compiling = time.process_time() - began
+
+    def measure():
+        wall, core = time.perf_counter(), time.process_time()
+        jax.block_until_ready(search(jax.random.key(1), params))
+        spent = time.perf_counter() - wall, time.process_time() - core
+        # The first population is sampled, evaluated and ranked within this time.
+        return np.array(spent) / generations
+
+    return measure, compiling
+
+
+def peer_time(problem, size, generations):
+    peer, algorithm = peer_problem(problem), peer_algorithm(problem, size)
+    algorithm.setup(peer, termination=("n_gen", generations + 1), seed=1)
+    algorithm.next()
+    wall, core = time.perf_counter(), time.process_time()
+    for _ in range(generations):
+        algorithm.next()
+    spent = time.perf_counter() - wall, time.process_time() - core
+    return np.array(spent) / generations
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""What the genes of a genome may be, and how they are drawn, crossed and mutated.
+
+A genome is any pytree of arrays; each leaf holds genes of one kind, described by a
+`Real`, an `Integer` or a `Categorical`. A population is the same pytree with a leading
+axis of rows. Leaves keep their dtype: nothing is raveled, so that integers are never
+rounded through floats. Bounds are traced: new ones compile nothing anew.
+
+Operators: simulated binary crossover and polynomial mutation within bounds after Deb
+and Agrawal, "Simulated binary crossover for continuous search space" (1995), and Deb,
+"Multi-objective optimization using evolutionary algorithms" (2001), sections 4.3 and
+4.4; uniform crossover after Syswerda (1989).
+"""
+
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+# Bounds are numbers, arrays or tracers, and after a transformation anything at all.
+Leaf: TypeAlias = Any
+
+
+@struct.dataclass
+class Real:
+    """Genes of the interval from `low` to `high`, for leaves of floats."""
+
+    low: Leaf
+    high: Leaf
+
+
+@struct.dataclass
+class Integer:
+    """Ordered genes `low, low + 1, ..., high`, for leaves of integers."""
+
+    low: Leaf
+    high: Leaf
+
+
+@struct.dataclass
+class Categorical:
+    """Genes without order, `0, ..., count - 1`, for leaves of integers."""
+
+    count: Leaf
+
+
+Variable: TypeAlias = Real | Integer | Categorical
+
+
+@struct.dataclass
+class Rates:
+    """How often and how far genes change; all are traced.
+
+    Crossover is drawn once per pair of parents and then gene by gene.
+    """
+
+    crossover_rate: Leaf = 0.9  # of a pair of parents
+    exchange_rate: Leaf = 0.5  # of a gene of a pair that is crossed, above 0; to 1/256
+    crossover_eta: Leaf = 15.0  # larger: real children closer to their parents
+    mutation_rate: Leaf = 0.1  # of a gene
+    mutation_eta: Leaf = 20.0  # larger: smaller steps of real and integer genes
+
+
+def fitted(variables: Any, solution: Any) -> tuple[Variable, ...]:
+    """One variable per leaf of the solution, its bounds spread over the genes.
+
+    Args:
+      variables: one variable for all leaves, or a pytree of them like `solution`.
+
+    Raises:
+      ValueError: there is not one variable per leaf, a leaf has not the dtype of its
+        kind, or bounds are empty, not finite or of another shape.
+    """
+    kinds = Real | Integer | Categorical
+    leaves, structure = jax.tree.flatten(solution)
+    found, given = jax.tree.flatten(variables, is_leaf=lambda x: isinstance(x, kinds))
+    if len(found) == 1 and isinstance(variables, kinds):
+        found = found * len(leaves)
+    elif given != structure:
+        raise ValueError(
+            f"variables have structure {given}, expected one Real, Integer or "
+            f"Categorical for all or one per leaf of the solution: {structure}"
+        )
+    return tuple(_fitted(*pair) for pair in zip(found, leaves, strict=True))
+
+
+def sample(key, variables: tuple[Variable, ...], solution: Any, rows: int) -> Any:
+    """A population of `rows` genomes, every gene uniform over its values."""
+    leaves, structure = jax.tree.flatten(solution)
+    keys = jax.random.split(key, len(leaves))
+    drawn = []
+    for key, variable, leaf in zip(keys, variables, leaves, strict=True):
+        share = _shares(key, 1, (rows, *leaf.shape))[0]
+        drawn.append(_at(variable, share, leaf.dtype))
+    return jax.tree.unflatten(structure, drawn)
+
+
+def vary(key, first: Any, second: Any, variables: tuple[Variable, ...], rates: Rates):
+    """Two children of every pair of parents, crossed and then mutated.
+
+    Args:
+      first, second: populations of the parents, one row per pair.
+      variables: one per leaf, as `fitted` returns them.
+
+    Returns:
+      A population of twice as many rows: the children that lie by their first parent,
+      then those by their second.
+    """
+    leaves, structure = jax.tree.flatten(first)
+    pairs = leaves[0].shape[0]
+    key, *keys = jax.random.split(key, 1 + len(leaves))
+    crossed = jax.random.uniform(key, (pairs,)) < rates.crossover_rate
+    each = zip(keys, leaves, jax.tree.leaves(second), variables, strict=True)
+    children = [_vary(*one, crossed, rates) for one in each]
+    return jax.tree.unflatten(structure, children)
+
+
+def _fitted(variable, leaf):
+    real = isinstance(variable, Real)
+    kind = type(variable).__name__
+    if jnp.issubdtype(leaf.dtype, jnp.floating) != real or leaf.dtype == bool:
+        raise ValueError(
+            f"found a leaf of type {leaf.dtype} for a {kind}, expected "
+            f"{'floats' if real else 'integers'}: describe it by another kind"
+        )
+    if isinstance(variable, Categorical):
+        variable = Integer(low=0, high=np.asarray(variable.count) - 1)
+    low, high = np.asarray(variable.low), np.asarray(variable.high)
+    for bound in (low, high):
+        if bound.shape not in ((), leaf.shape):
+            raise ValueError(
+                f"found bounds of shape {bound.shape}, expected one number or "
+                f"{leaf.shape}: one bound per gene"
+            )
+    wide = high.astype(np.float64) - low.astype(np.float64)
+    if not (np.isfinite(wide).all() and (wide >= 0).all() and (wide < 2**128).all()):
+        raise ValueError(
+            f"found bounds {low} and {high}, expected finite ones in rising order (and "
+            "a count of at least 1)"
+        )
+    if not real and (wide >= 2**31).any():
+        raise ValueError(
+            f"found {low} to {high}, expected fewer than 2**31 values of a gene: "
+            "divide it into several genes"
+        )
+    low, high = (
+        jnp.broadcast_to(jnp.asarray(bound, leaf.dtype), leaf.shape)
+        for bound in (low, high)
+    )
+    if kind == "Categorical":
+        return Categorical(count=high + 1)
+    return type(variable)(low=low, high=high)
+
+
+def _shares(key, count, shape):
+    """Numbers uniform over [0, 1), float32 `[count, *shape]`."""
+    return _share_and_byte(key, count, shape)[0]
+
+
+def _share_and_byte(key, count, shape):
+    """Numbers uniform over [0, 1) and, independent of them, over 0, ..., 255."""
+    # One block of bits for all: every separate draw is compiled anew.
+    bits = jax.random.bits(key, (count, *shape), jnp.uint32)
+    return (bits >> 8).astype(jnp.float32) * 2.0**-24, bits & 0xFF
+
+
+def _at(variable, share, dtype):
+    """The value at a share of the way through all values."""
+    if isinstance(variable, Real):
+        low, high = (b.astype(jnp.float32)[None] for b in (variable.low, variable.high))
+        value = (low + share * (high - low)).astype(dtype)
+        return jnp.clip(value, variable.low[None], variable.high[None])
+    low = jnp.zeros_like(variable.count) if _unordered(variable) else variable.low
+    last = variable.count - 1 if _unordered(variable) else variable.high - low
+    steps = jnp.floor(share * (last.astype(jnp.float32) + 1)[None])
+    return low[None] + jnp.minimum(_whole(steps, dtype), last[None])
+
+
+def _unordered(variable):
+    return isinstance(variable, Categorical)
+
+
+def _whole(steps, dtype):
+    """Float steps as integers; the largest float below 2**31 keeps within int32."""
+    return jnp.minimum(steps, 2147483520.0).astype(jnp.int32).astype(dtype)
+
+
+def _vary(key, first, second, variable, crossed, rates):
+    # Bits are the greater part of the cost: none are drawn that are not used.
+    real = isinstance(variable, Real)
+    noise, bytes_ = _share_and_byte(key, 3 if real else 2, first.shape)
+    crossed = crossed.reshape(-1, *[1] * (first.ndim - 1))
+    if real:
+        exchanged = crossed & (noise[2] < rates.exchange_rate)
+        # What is uniform and below a rate is, divided by it, uniform once more.
+        share = noise[2] / rates.exchange_rate
+        low, high = (b.astype(jnp.float32)[None] for b in (variable.low, variable.high))
+        floats = first.astype(jnp.float32), second.astype(jnp.float32)
+        # Half of the crossed genes also change sides: else no child would mix parents.
+        swapped = share < 0.5
+        share = jnp.where(swapped, 2 * share, 2 * share - 1)
+        near = _simulated_binary(*floats, low, high, share, rates.crossover_eta)
+        pair = [
+            jnp.where(exchanged, jnp.where(swapped, other, own).astype(old.dtype), old)
+            for own, other, old in zip(near, near[::-1], (first, second), strict=True)
+        ]
+    else:
+        exchanged = crossed & (bytes_[0] < rates.exchange_rate * 256)
+        pair = [
+            jnp.where(exchanged, other, own)
+            for own, other in ((first, second), (second, first))
+        ]
+    children, noise = jnp.concatenate(pair), jnp.concatenate(noise[:2])
+    mutates = noise < rates.mutation_rate
+    share = jnp.where(mutates, noise / rates.mutation_rate, 0.0)
+    return jnp.where(mutates, _mutant(children, variable, share, rates), children)
+
+
+def _mutant(genes, variable, share, rates):
+    """What each gene becomes if it mutates."""
+    if isinstance(variable, Categorical):
+        # Any other value, all equally likely.
+        count = variable.count[None]
+        others = jnp.maximum(count - 1, 1)
+        steps = _whole(jnp.floor(share * others.astype(jnp.float32)), genes.dtype)
+        moved = genes + (1 + jnp.minimum(steps, others - 1)) % count
+        return jnp.where(moved >= count, moved - count, moved)
+    low, high = variable.low[None], variable.high[None]
+    if isinstance(variable, Real):
+        bounds = low.astype(jnp.float32), high.astype(jnp.float32)
+        shift = _polynomial(genes.astype(jnp.float32), *bounds, share, rates)
+        width = bounds[1] - bounds[0]
+        moved = (genes.astype(jnp.float32) + shift * width).astype(genes.dtype)
+        return jnp.clip(moved, low, high)
+    # A real step, rounded but at least one, and never out of bounds.
+    place, width = ((x - low).astype(jnp.float32) for x in (genes, high))
+    shift = _polynomial(place, jnp.float32(0), width, share, rates)
+    steps = _whole(jnp.maximum(jnp.round(jnp.abs(shift) * width), 1), genes.dtype)
+    down = (genes > low) & ((share < 0.5) | (genes == high))
+    below, above = (jnp.minimum(steps, room) for room in (genes - low, high - genes))
+    return jnp.where(down, genes - below, genes + above)
+
+
+def _simulated_binary(first, second, low, high, share, eta):
+    """Children by both parents, spread so that either parent may be reproduced."""
+    lower, upper = jnp.minimum(first, second), jnp.maximum(first, second)
+    apart = upper - lower
+    distance = jnp.where(apart > 0, apart, 1.0)
+
+    # By how much the spread exceeds one, so that parents near a bound, or near each
+    # other, are not lost in the rounding of their middle.
+    def excess(room):
+        tail = share * (1 - jnp.expm1(-(eta + 1) * jnp.log1p(2 * room / distance)))
+        base = jnp.where(tail <= 1, tail, 1 / jnp.maximum(2 - tail, 1e-6))
+        return jnp.expm1(jnp.log(base) / (eta + 1))
+
+    below = lower - 0.5 * excess(lower - low) * apart
+    above = upper + 0.5 * excess(high - upper) * apart
+    below, above = (jnp.clip(child, low, high) for child in (below, above))
+    ordered = first <= second
+    return jnp.where(ordered, below, above), jnp.where(ordered, above, below)
+
+
+def _polynomial(genes, low, high, share, rates):
+    """A step in units of the range, whose bounds it does not leave."""
+    width = jnp.where(high > low, high - low, 1.0)
+    power = rates.mutation_eta + 1
+    down = share < 0.5
+    # Written for small steps: with p the power, d the way to the bound and t twice the
+    # share of the tail, the step is 1 - (t + (1 - t) (1 - d) ** p) ** (1 / p).
+    way = jnp.minimum(jnp.where(down, genes - low, high - genes) / width, 1.0)
+    rest = 1 - jnp.where(down, 2 * share, 2 - 2 * share)
+    step = jnp.expm1(jnp.log1p(rest * jnp.expm1(power * jnp.log1p(-way))) / power)
+    return jnp.where(down, step, -step)

@@ -2,8 +2,9 @@
 
 `profile` draws random networks of a search space, measures every layer that occurs in
 them alone, then the networks; fits slope and bias to some of the networks and predicts
-the others. Words are float32, what a device computes with; a network is compiled as it
-would be shipped. Every measurement is a line on disk before the next one begins.
+the others. Words are float32, what a device computes with; weights are constants of the
+programs, as in a network that is shipped. Every measurement is a line on disk before
+the next one begins.
 """
 
 import dataclasses
@@ -191,8 +192,8 @@ def layer_us(shape: Shape, *, batch: int = 1) -> float:
 
     shape: its columns `latency.SHAPE`. What calling any program costs is taken off.
     """
-    fun, arrays = layer_program(shape, batch=batch)
-    return max(time_us(fun, *arrays) - _call_us(), 0.0)
+    fun, (maps, weights) = layer_program(shape, batch=batch)
+    return max(time_us(lambda *x: fun(*x, *weights), *maps) - _call_us(), 0.0)
 
 
 def network_us(space: SearchSpace, genotype: Shape, *, batch: int = 1) -> float:
@@ -207,7 +208,7 @@ def network_us(space: SearchSpace, genotype: Shape, *, batch: int = 1) -> float:
     variables = jax.tree.map(
         lambda leaf: jnp.asarray(rng.uniform(0.1, 1, leaf.shape), leaf.dtype), declared
     )
-    return time_us(module.apply, variables, images)
+    return time_us(lambda images: module.apply(variables, images), images)
 
 
 @functools.cache
@@ -239,8 +240,10 @@ def time_us(fun: Callable, *args: Any) -> float:
     return 1e6 * min(mean() for _ in range(rounds))
 
 
-def layer_program(shape: Shape, *, batch: int) -> tuple[Callable, list[Array]]:
-    """The layer of a shape as a function, and random arrays for it."""
+def layer_program(
+    shape: Shape, *, batch: int
+) -> tuple[Callable, tuple[list[Array], list[Array]]]:
+    """The layer of a shape as a function, and random maps and weights for it."""
     row = dict(zip(SHAPE, map(int, shape), strict=True))
     rng = np.random.default_rng(0)
 
@@ -253,14 +256,14 @@ def layer_program(shape: Shape, *, batch: int) -> tuple[Callable, list[Array]]:
     if row["kind"] == MAP_PRODUCT:
         left = array(batch, groups, pixels, inputs)
         right = array(batch, groups, inputs, outputs // groups)
-        return _matmul, [left, right]
+        return _matmul, ([left, right], [])
     bias = array(outputs)
     sides = row["in_height"], row["in_width"]
     kernel = array(row["kernel_height"], row["kernel_width"], inputs, outputs)
     if kernel.shape[:2] == sides == (1, 1) and groups == 1:
-        return _dense, [array(batch, inputs), kernel[0, 0], bias]
+        return _dense, ([array(batch, inputs)], [kernel[0, 0], bias])
     x = array(batch, *sides, row["in_channels"])
-    return functools.partial(_convolution, row), [x, kernel, bias]
+    return functools.partial(_convolution, row), ([x], [kernel, bias])
 
 
 def _matmul(left, right):

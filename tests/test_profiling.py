@@ -53,16 +53,15 @@ LAYERS = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_program_of_a_layer_has_its_shape(name):
     (shape,) = distinct_shapes([LAYERS[name]])
-    fun, arrays = layer_program(shape, batch=1)
-    np.testing.assert_array_equal(
-        distinct_shapes([trace_topology(fun, *arrays)]), [shape]
-    )
+    fun, (maps, weights) = layer_program(shape, batch=1)
+    found = trace_topology(fun, *maps, *weights)
+    np.testing.assert_array_equal(distinct_shapes([found]), [shape])
 
 
 def test_a_product_of_two_maps_has_all_groups_and_positions():
     row = dict.fromkeys(SHAPE, 1) | {"kind": MAP_PRODUCT, "groups": 3}
     row |= {"in_height": 5, "in_channels": 12, "out_height": 5, "out_channels": 6}
-    fun, (left, right) = layer_program(tuple(row.values()), batch=2)
+    fun, ((left, right), ()) = layer_program(tuple(row.values()), batch=2)
     assert left.shape == (2, 3, 5, 4) and right.shape == (2, 3, 4, 2)
     assert fun(left, right).shape == (2, 3, 5, 2)
 

@@ -97,3 +97,20 @@ def test_nan_counts_as_zero():
     table = tabulate(np.float64([-3, 1, 5]))
     x = np.float32([np.nan, np.inf])
     np.testing.assert_array_equal(table.encode(x, jnp.float32(2)), [1, 2])
+
+
+@every_table
+def test_a_table_made_while_a_program_is_traced_is_the_same(name):
+    """It holds nothing of that program, and serves others."""
+    made = []
+
+    @jax.jit
+    def traced(x):
+        made.append(tabulate(TABLES[name].astype(np.float64)))
+        return made[0].quantize(x, jnp.float32(1))
+
+    x = jnp.asarray(TABLES[name][:3], jnp.float32)
+    other = tabulate(TABLES[name].astype(np.float64))
+    np.testing.assert_array_equal(traced(x), other.quantize(x, jnp.float32(1)))
+    for one, two in zip(jax.tree.leaves(made[0]), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(one, two)

@@ -182,8 +182,8 @@ def _buckets(thresholds: np.ndarray) -> Buckets:
 
 def _decided(thresholds, least, largest, shift: int | None) -> Buckets:
     """What is certain and what is left for every pattern of leading bits."""
-    ends = (np.asarray(end, np.int32) for end in (least, largest))
-    first, last = (int(_pattern(end, shift)) for end in ends)
+    ends = np.array([[least], [largest]], np.int32)
+    first, last = (int(_pattern(end, shift)[0]) for end in ends)
     edges = _lowest(np.arange(first + 1, last + 1, dtype=np.int32), shift)
     low, high = np.append(np.float32(0), edges), np.append(edges, np.float32(np.inf))
     # Thresholds below all of low <= x < high, or of -high < x <= -low, are decided, as
@@ -199,7 +199,13 @@ def _pattern(magnitude: Int[Array | np.ndarray, "..."], shift: int | None):
     """A number that never falls as the magnitude, given as its bits, rises."""
     if shift is not None:
         return magnitude >> shift
-    first_one = 32 - jax.lax.clz(jnp.asarray(magnitude & 0x7FFFFF))
+    mantissa = magnitude & 0x7FFFFF
+    if isinstance(
+        mantissa, np.ndarray
+    ):  # a table may be made while a program is traced
+        first_one = np.frexp(mantissa)[1]
+    else:
+        first_one = 32 - jax.lax.clz(mantissa)
     return (magnitude >> 23) * 24 + first_one
 
 

@@ -158,18 +158,26 @@ def _search(line: _Line) -> int:
     return 0
 
 
-def _inject(line: _Line) -> int:
+def _options(line: _Line, defaults, target: str, description: str):
+    """The options of a command, or None where its help was asked for, and printed."""
     if "help" in line.settings:
-        options = {"options": InjectOptions()}
-        description = (
-            "Measures the networks of a finished search under faults, and writes "
-            "faults.csv, faults.json, sensitivity.csv, figures and report.md into its "
-            "run directory. RUN is that directory; RUN/checkpoints/final-SCHEME, a "
-            "checkpoint of networks in one number scheme, measures only those."
-        )
-        print_help("jaxnas inject RUN_OR_CHECKPOINT", description, options)
+        command = f"jaxnas {line.command} {target}"
+        print_help(command, description, {"options": defaults})
+        return None
+    (options,) = override((defaults,), line.settings)
+    return options
+
+
+def _inject(line: _Line) -> int:
+    description = (
+        "Measures the networks of a finished search under faults, and writes "
+        "faults.csv, faults.json, sensitivity.csv, figures and report.md into its "
+        "run directory. RUN is that directory; RUN/checkpoints/final-SCHEME, a "
+        "checkpoint of networks in one number scheme, measures only those."
+    )
+    options = _options(line, InjectOptions(), "RUN_OR_CHECKPOINT", description)
+    if options is None:
         return 0
-    (options,) = override((InjectOptions(),), line.settings)
     given = line.target("run directory or checkpoint", "runs/digits")
     run, scheme = _run_and_scheme(given)
 
@@ -220,12 +228,10 @@ def _report(line: _Line) -> int:
 
 
 def _cost(line: _Line) -> int:
-    if "help" in line.settings:
-        description = "Prints layers, multiply-accumulates, parameters, memory, cycles."
-        options = {"options": CostOptions()}
-        print_help("jaxnas cost MODEL_OR_RUN", description, options)
+    description = "Prints layers, multiply-accumulates, parameters, memory, cycles."
+    options = _options(line, CostOptions(), "MODEL_OR_RUN", description)
+    if options is None:
         return 0
-    (options,) = override((CostOptions(),), line.settings)
     target = line.target("network or run directory", "mobilenet_v2")
 
     from jaxnas.costs import print_costs
@@ -235,12 +241,10 @@ def _cost(line: _Line) -> int:
 
 
 def _profile(line: _Line) -> int:
-    if "help" in line.settings:
-        description = "Measures layers and networks of a search space on this device."
-        options = {"options": ProfileOptions()}
-        print_help("jaxnas profile CONFIG.py", description, options)
+    description = "Measures layers and networks of a search space on this device."
+    options = _options(line, ProfileOptions(), "CONFIG.py", description)
+    if options is None:
         return 0
-    (options,) = override((ProfileOptions(),), line.settings)
     path = line.target("config file", "configs/digits.py")
     config = load_config(path)
 

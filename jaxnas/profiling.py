@@ -31,6 +31,7 @@ from jaxnas.hardware.latency import (
     distinct_shapes,
     fit_bias,
     fit_line,
+    layer_shapes,
     save_latencies,
     summed_us,
 )
@@ -101,8 +102,7 @@ def profile(
     runs.open_run(out, out.name, config, **options)
     genotypes = distinct_genotypes(config.space, config.networks, config.seed)
     tables = jax.tree.map(np.asarray, _tables(config.space, genotypes))
-    each = [jax.tree.map(lambda c, i=i: c[i], tables) for i in range(len(genotypes))]
-    shapes = distinct_shapes(each)
+    shapes = distinct_shapes(tables)
     layers = _measure(
         "layers",
         out,
@@ -171,9 +171,8 @@ def distinct_genotypes(
     for attempt in range(10):
         key = jax.random.fold_in(jax.random.key(seed), attempt)
         genotypes = draw(jax.random.split(key, 2 * count))
-        tables = _tables(space, genotypes)
-        shape = np.stack([np.asarray(getattr(tables, n)) for n in SHAPE], axis=-1)
-        for genotype, one in zip(np.asarray(genotypes), shape, strict=True):
+        shapes = np.asarray(layer_shapes(_tables(space, genotypes)))
+        for genotype, one in zip(np.asarray(genotypes), shapes, strict=True):
             found.setdefault(one.tobytes(), genotype)
         if len(found) >= count:
             return np.stack(list(found.values())[:count])

@@ -22,12 +22,13 @@ with any leading axes. A masked row counts zero, whatever its other columns hold
 `exact_counts` gives the same as integers, on the host.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+
+from jaxnas.arithmetic import FLOAT32, INT64, Arithmetic
 
 Column = Int[Array | np.ndarray, "*batch layers"]
 Mask = Bool[Array | np.ndarray, "*batch layers"]
@@ -81,7 +82,7 @@ class LayerTable(NamedTuple):
     dilation_width: Column
     upsampling_height: Column  # of the operand: between two of its pixels, with zeros
     upsampling_width: Column  # in between; 1: dense
-    groups: Column
+    groups: Column  # which divide the channels
     weight_bits: Column  # of one word of the kernel or second operand; 0: there is none
     bias_bits: Column  # of one word; 0: no bias
     input_bits: Column  # of one word of the first operand
@@ -105,22 +106,22 @@ def layers(table: LayerTable) -> LayerTable:
 
 def fan_in(table: LayerTable) -> Count:
     """Products, or elements of a window, that go into one output element."""
-    return _fan_in(table, _float)
+    return _fan_in(table, FLOAT32)
 
 
 def weights(table: LayerTable) -> Count:
     """Elements of the kernel, without bias."""
-    return _weights(table, _float)
+    return _weights(table, FLOAT32)
 
 
 def parameters(table: LayerTable) -> Count:
     """Elements of kernel and bias."""
-    return _parameters(table, _float)
+    return _parameters(table, FLOAT32)
 
 
 def output_elements(table: LayerTable) -> Count:
     """Elements of the result, before any pooling."""
-    return _output_elements(table, _float)
+    return _output_elements(table, FLOAT32)
 
 
 def macs(table: LayerTable) -> Count:
@@ -129,7 +130,7 @@ def macs(table: LayerTable) -> Count:
     In a transposed convolution every pixel of the operand meets every weight once: the
     zeros between the pixels are not multiplied, and taps beyond the border count.
     """
-    return _macs(table, _float)
+    return _macs(table, FLOAT32)
 
 
 def vector_operations(table: LayerTable) -> Count:
@@ -138,7 +139,7 @@ def vector_operations(table: LayerTable) -> Count:
     One per element of an elementwise result, one per element of each pooling window.
     The addition of a bias is the layer's own and no vector operation.
     """
-    return _vector_operations(table, _float)
+    return _vector_operations(table, FLOAT32)
 
 
 class ExactCounts(NamedTuple):
@@ -154,6 +155,7 @@ class ExactCounts(NamedTuple):
 
 def exact_counts(table: LayerTable) -> ExactCounts:
     """The counts without rounding, below 2**63; NumPy on the host, not traceable."""
+    on_host = LayerTable(*(np.asarray(column) for column in table))
     counts = (
         _fan_in,
         _weights,
@@ -162,7 +164,7 @@ def exact_counts(table: LayerTable) -> ExactCounts:
         _macs,
         _vector_operations,
     )
-    return ExactCounts(*(count(table, _integer) for count in counts))
+    return ExactCounts(*(count(on_host, INT64) for count in counts))
 
 
 def exact_macs(table: LayerTable) -> int:
@@ -226,56 +228,45 @@ def stack(tables: Sequence[LayerTable]) -> LayerTable:
     return LayerTable(*(np.stack(columns) for columns in zip(*padded, strict=True)))
 
 
-# One formula for floats and integers: `number` makes columns what is computed with.
+# One formula for floats and integers.
 
 
-def _float(column) -> Float[Array, "..."]:
-    return jnp.asarray(column).astype(jnp.float32)
-
-
-def _integer(column) -> Int[np.ndarray, "..."]:
-    return np.asarray(column).astype(np.int64)
-
-
-def _fan_in(table: LayerTable, number: Callable) -> Any:
-    groups = jnp.maximum(table.groups, 1)
-    if number is _float:
-        # Faster than integers, and the same below 2**23 channels: the half keeps the
-        # rounded quotient on its side of the next integer.
-        per_group = jnp.floor((_float(table.in_channels) + 0.5) / _float(groups))
-    else:
-        per_group = number(table.in_channels) // number(groups)
+def _fan_in(table: LayerTable, arithmetic: Arithmetic) -> Any:
+    number, column = arithmetic.number, arithmetic.column
+    groups = arithmetic.xp.maximum(column(table.groups), 1)
+    per_group = arithmetic.exact_divide(column(table.in_channels), groups)
     window = number(table.mask) * number(table.kernel_height)
-    return window * number(table.kernel_width) * per_group
+    return window * number(table.kernel_width) * number(per_group)
 
 
-def _weights(table: LayerTable, number: Callable) -> Any:
-    of_layers = layers(table)
-    return _fan_in(of_layers, number) * number(table.out_channels)
+def _weights(table: LayerTable, arithmetic: Arithmetic) -> Any:
+    return _fan_in(layers(table), arithmetic) * arithmetic.number(table.out_channels)
 
 
-def _parameters(table: LayerTable, number: Callable) -> Any:
-    biased = products(table).mask & (jnp.asarray(table.bias_bits) > 0)
-    return _weights(table, number) + number(biased) * number(table.out_channels)
+def _parameters(table: LayerTable, arithmetic: Arithmetic) -> Any:
+    biased = products(table).mask & (arithmetic.column(table.bias_bits) > 0)
+    biases = arithmetic.number(biased) * arithmetic.number(table.out_channels)
+    return _weights(table, arithmetic) + biases
 
 
-def _output_elements(table: LayerTable, number: Callable) -> Any:
+def _output_elements(table: LayerTable, arithmetic: Arithmetic) -> Any:
+    number = arithmetic.number
     height = number(table.mask) * number(table.out_height)
     return height * number(table.out_width) * number(table.out_channels)
 
 
-def _macs(table: LayerTable, number: Callable) -> Any:
-    transposed = table.kind == TRANSPOSED
-    height = jnp.where(transposed, table.in_height, table.out_height)
-    width = jnp.where(transposed, table.in_width, table.out_width)
+def _macs(table: LayerTable, arithmetic: Arithmetic) -> Any:
+    transposed, where = table.kind == TRANSPOSED, arithmetic.xp.where
+    height = where(transposed, table.in_height, table.out_height)
+    width = where(transposed, table.in_width, table.out_width)
     met = products(table)._replace(out_height=height, out_width=width)
-    return _fan_in(met, number) * _output_elements(met, number)
+    return _fan_in(met, arithmetic) * _output_elements(met, arithmetic)
 
 
-def _vector_operations(table: LayerTable, number: Callable) -> Any:
+def _vector_operations(table: LayerTable, arithmetic: Arithmetic) -> Any:
     vector = (table.kind == POOLING) | (table.kind == ELEMENTWISE)
     counted = table._replace(mask=table.mask & vector)
-    return _fan_in(counted, number) * _output_elements(counted, number)
+    return _fan_in(counted, arithmetic) * _output_elements(counted, arithmetic)
 
 
 def _pad(column, layers: int) -> np.ndarray:

@@ -18,7 +18,7 @@ numerics.histograms numerics.observers numerics.learned
 numerics.rules numerics.provenance numerics.planning numerics.models numerics.scales
 numerics.integer_formats numerics.steps numerics.integers
 numerics.deployment numerics.export
-topology layer_shapes maps tracing
+arithmetic topology layer_shapes maps tracing
 networks.convolutions networks.layers networks.space networks.extents networks.tables
 networks.supernet networks.compact networks.materialize
 networks.normalised networks.vgg networks.residual networks.mobilenet networks.nasnet
@@ -31,7 +31,7 @@ faults.statistics faults.means faults.sampling_plans faults.stratified
 faults.sequential faults.paired faults.vulnerability
 faults.outcomes faults.records faults.trials faults.tasks faults.findings
 faults.campaigns faults.exhaustion faults.strata
-hardware.arrays hardware.technologies hardware.accelerators hardware.arithmetic
+hardware.arrays hardware.technologies hardware.accelerators
 hardware.folding hardware.systolic hardware.memory
 hardware.windows hardware.flushed_buffers hardware.pinned_buffers hardware.dram
 hardware.bandwidth hardware.energy hardware.area hardware.exposure hardware.counts

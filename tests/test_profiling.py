@@ -52,10 +52,10 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_program_of_a_layer_has_its_shape(name):
-    (shape,) = distinct_shapes([LAYERS[name]])
+    (shape,) = distinct_shapes(LAYERS[name])
     fun, (maps, weights) = layer_program(shape, batch=1)
     found = trace_topology(fun, *maps, *weights)
-    np.testing.assert_array_equal(distinct_shapes([found]), [shape])
+    np.testing.assert_array_equal(distinct_shapes(found), [shape])
 
 
 def test_a_product_of_two_maps_has_all_groups_and_positions():

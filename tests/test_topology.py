@@ -113,9 +113,10 @@ def test_exact_counts_are_those_of_python_integers_however_large():
 def test_exact_counts_are_the_float_ones_where_those_are_exact():
     draw = np.random.default_rng(0).integers(1, 7, (200, len(LayerTable._fields)))
     rows = [dict(zip(LayerTable._fields, map(int, row), strict=True)) for row in draw]
-    found = table(
-        *(row | dict(kind=row["kind"] % 7, mask=row["mask"] % 2) for row in rows)
-    )
+    for row in rows:  # channels come in whole groups
+        row |= dict(kind=row["kind"] % 7, mask=row["mask"] % 2)
+        row["in_channels"] *= row["groups"]
+    found = table(*rows)
     for name, exact in topology.exact_counts(found)._asdict().items():
         assert exact.dtype == np.int64
         np.testing.assert_array_equal(getattr(topology, name)(found), exact)

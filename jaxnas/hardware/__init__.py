@@ -6,9 +6,6 @@ from jaxnas.hardware.accelerators import load as load
 from jaxnas.hardware.accelerators import preset as preset
 from jaxnas.hardware.accelerators import save as save
 from jaxnas.hardware.area import area_mm2 as area_mm2
-from jaxnas.hardware.arithmetic import FLOAT32 as FLOAT32
-from jaxnas.hardware.arithmetic import INT64 as INT64
-from jaxnas.hardware.arithmetic import Arithmetic as Arithmetic
 from jaxnas.hardware.arrays import CONVENTIONS as CONVENTIONS
 from jaxnas.hardware.arrays import DATAFLOWS as DATAFLOWS
 from jaxnas.hardware.arrays import SystolicArray as SystolicArray

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from jaxtyping import Array, Float
 
+from jaxnas.arithmetic import FLOAT32, Arithmetic
 from jaxnas.hardware.accelerators import Accelerator
-from jaxnas.hardware.arithmetic import FLOAT32, Arithmetic
 from jaxnas.hardware.dram import DramBytes, dram_bytes
 from jaxnas.hardware.folding import over_layers
 from jaxnas.hardware.systolic import PerLayer, cycles

@@ -8,8 +8,8 @@ real numbers and have no such form.
 import numpy as np
 from jaxtyping import Int64
 
+from jaxnas.arithmetic import INT64
 from jaxnas.hardware.accelerators import Hardware
-from jaxnas.hardware.arithmetic import INT64
 from jaxnas.hardware.folding import extents
 from jaxnas.hardware.systolic import SramWords, cycles, sram_words
 from jaxnas.topology import LayerTable

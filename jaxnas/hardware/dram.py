@@ -21,9 +21,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from jaxnas.arithmetic import FLOAT32
 from jaxnas.hardware import flushed_buffers, pinned_buffers
 from jaxnas.hardware.accelerators import Accelerator
-from jaxnas.hardware.arithmetic import FLOAT32
 from jaxnas.hardware.folding import choose, over_layers
 from jaxnas.hardware.systolic import PerLayer
 from jaxnas.hardware.windows import windows

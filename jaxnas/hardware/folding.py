@@ -28,8 +28,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxnas.arithmetic import Arithmetic
 from jaxnas.hardware.accelerators import Hardware
-from jaxnas.hardware.arithmetic import Arithmetic
 from jaxnas.hardware.arrays import DATAFLOWS
 from jaxnas.topology import LayerTable, products
 

@@ -15,7 +15,6 @@ axes, and are traceable but for the fits. `profiling` measures.
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Num
 from scipy import stats
 
-from jaxnas.topology import LayerTable, compress, products
+from jaxnas.topology import LayerTable, products
 
 SHAPE = (
     "kind",
@@ -76,10 +75,10 @@ class Accuracy(NamedTuple):
     networks: int
 
 
-def distinct_shapes(tables: Sequence[LayerTable]) -> Int[np.ndarray, "entries shape"]:
-    """Every shape of a product that occurs in some of the tables `[layers]`, once."""
-    rows = [layer_shapes(compress(products(table))) for table in tables]
-    return np.unique(np.concatenate([np.asarray(row) for row in rows]), axis=0)
+def distinct_shapes(table: LayerTable) -> Int[np.ndarray, "entries shape"]:
+    """Every shape that a product of the networks has, once; not traceable."""
+    present = np.asarray(products(table).mask)
+    return np.unique(np.asarray(layer_shapes(table))[present], axis=0)
 
 
 def layer_shapes(table: LayerTable) -> Int[Array, "*batch layers shape"]:
@@ -137,9 +136,8 @@ def accuracy(predicted: Measured, measured: Measured) -> Accuracy:
     """Agreement of predicted with measured latencies; raises as `fit_line`."""
     predicted, measured = _pairs(predicted, measured, least=3)
     relative = (predicted - measured) / measured
-    ranks = [stats.rankdata(values) for values in (predicted, measured)]
-    spearman = float(np.corrcoef(*ranks)[0, 1])
     rmse = float(np.sqrt(np.mean(relative**2)))
+    spearman = float(stats.spearmanr(predicted, measured).statistic)
     return Accuracy(rmse, spearman, len(measured))
 
 

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnas.hardware.arithmetic import FLOAT32, Arithmetic
+from jaxnas.arithmetic import FLOAT32, Arithmetic
 
 BELOW = 1 - 2.0**-20
 """Keeps the rounded quotient of a multiple below 2**20 from passing its integer."""

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxnas.arithmetic import FLOAT32, Arithmetic
 from jaxnas.hardware.accelerators import Hardware
-from jaxnas.hardware.arithmetic import FLOAT32, Arithmetic
 from jaxnas.hardware.arrays import DATAFLOWS as DATAFLOWS
 from jaxnas.hardware.arrays import SystolicArray as SystolicArray
 from jaxnas.hardware.folding import Folding, choose, over_layers

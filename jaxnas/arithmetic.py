@@ -1,8 +1,8 @@
 """The numbers that costs are computed in: one set of formulas, several arithmetics.
 
-`FLOAT32` is JAX on the device: integers are divided as integers, products are float32
-and exact below 2**24 (or as long as they have 24 significant bits). `INT64` is NumPy on
-the host, exact below 2**63; see `counts`. `relaxation` makes arithmetics that can be
+`FLOAT32` is JAX on the device: integers are divided exactly, products are float32 and
+exact below 2**24 (or as long as they have 24 significant bits). `INT64` is NumPy on the
+host, exact below 2**63. `hardware.relaxation` makes arithmetics that can be
 differentiated.
 """
 

@@ -38,7 +38,7 @@ hardware.bandwidth hardware.energy hardware.area hardware.exposure hardware.coun
 hardware.relaxation hardware.latency
 analysis.resilience
 search.pareto search.crowding search.density search.hypervolume search.indicators
-search.morphisms search.objectives search.algorithms search.lemonade
+search.identity search.morphisms search.objectives search.algorithms search.lemonade
 search.genomes search.repeats search.archives search.states search.generations
 search.nsga2 search.nsga3 search.aging search.cheap
 search.random search.evolution

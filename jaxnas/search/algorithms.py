@@ -22,6 +22,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int32
 
 from .crowding import thin
+from .identity import Configured
 from .pareto import nondominated
 
 # Transformations rebuild a state around leaves that are no arrays, and restored ones
@@ -49,7 +50,7 @@ class State(PopulationState):
     best_solution: Leaf  # int32 [objectives, genes]: the genotypes that reached it
 
 
-class MultiObjectiveAlgorithm(PopulationBasedAlgorithm):
+class MultiObjectiveAlgorithm(Configured, PopulationBasedAlgorithm):
     """Keeps the Pareto front of all it was told, thinned to `population_size` rows.
 
     Subclasses propose: `_ask` returns genotypes and a state with `parents` and
@@ -268,15 +269,6 @@ class MultiObjectiveAlgorithm(PopulationBasedAlgorithm):
             self.accepted,
             self.memory,
         )
-
-    def __eq__(self, other):
-        return (
-            isinstance(other, MultiObjectiveAlgorithm)
-            and self._configuration() == other._configuration()
-        )
-
-    def __hash__(self):
-        return hash(self._configuration())
 
 
 def front_metrics(

@@ -23,11 +23,12 @@ from jaxtyping import Array
 
 from .archives import empty_archive, offered
 from .genomes import Rates, fitted, vary
+from .identity import Configured
 from .repeats import first_of_equals, hashes
 from .states import Params, PopulationInState, population_metrics
 
 
-class GenerationalAlgorithm(PopulationBasedAlgorithm):
+class GenerationalAlgorithm(Configured, PopulationBasedAlgorithm):
     """Mates the population, proposes what is new and lets the subclass select.
 
     Instances of equal configuration, the same functions included, are equal and share
@@ -344,15 +345,6 @@ class GenerationalAlgorithm(PopulationBasedAlgorithm):
             self.repair,
             self.variation,
         )
-
-    def __eq__(self, other):
-        return (
-            isinstance(other, GenerationalAlgorithm)
-            and self._configuration() == other._configuration()
-        )
-
-    def __hash__(self):
-        return hash(self._configuration())
 
 
 def _rows(population):

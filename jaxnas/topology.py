@@ -25,6 +25,7 @@ with any leading axes. A masked row counts zero, whatever its other columns hold
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -140,6 +141,12 @@ def vector_operations(table: LayerTable) -> Count:
     The addition of a bias is the layer's own and no vector operation.
     """
     return _vector_operations(table, FLOAT32)
+
+
+def over_layers(per_layer: Count) -> Float[Array, "*batch"]:
+    """The sum over layers; as a product, which XLA does faster than a short sum."""
+    ones = jnp.ones(per_layer.shape[-1], per_layer.dtype)
+    return jnp.dot(per_layer, ones, precision="highest")
 
 
 class ExactCounts(NamedTuple):

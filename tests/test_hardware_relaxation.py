@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hardware_helpers import layers, random_layers
 
+from jaxnas.arithmetic import FLOAT32
 from jaxnas.hardware import (
     DATAFLOWS,
-    FLOAT32,
     SystolicArray,
     cycles,
     expected_cost,

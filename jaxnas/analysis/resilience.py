@@ -40,8 +40,14 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 from scipy import stats
 
-from jaxnas.hardware.folding import over_layers
-from jaxnas.topology import LayerTable, fan_in, layers, output_elements, weights
+from jaxnas.topology import (
+    LayerTable,
+    fan_in,
+    layers,
+    output_elements,
+    over_layers,
+    weights,
+)
 
 POOLING_GAIN = 1.6  # error energy after one max-pooling, relative to that before
 WIDE_RANGE = 2.7  # source strength of depthwise and of unrectified maps

@@ -14,9 +14,11 @@ from jaxtyping import Array, Float
 from jaxnas.arithmetic import FLOAT32, Arithmetic
 from jaxnas.hardware.accelerators import Accelerator
 from jaxnas.hardware.dram import DramBytes, dram_bytes
-from jaxnas.hardware.folding import over_layers
 from jaxnas.hardware.systolic import PerLayer, cycles
-from jaxnas.topology import LayerTable
+from jaxnas.topology import (
+    LayerTable,
+    over_layers,
+)
 
 
 def latency_us(

@@ -24,10 +24,14 @@ from jaxtyping import Array, Bool, Float
 from jaxnas.arithmetic import FLOAT32
 from jaxnas.hardware import flushed_buffers, pinned_buffers
 from jaxnas.hardware.accelerators import Accelerator
-from jaxnas.hardware.folding import choose, over_layers
+from jaxnas.hardware.folding import choose
 from jaxnas.hardware.systolic import PerLayer
 from jaxnas.hardware.windows import windows
-from jaxnas.topology import LayerTable, products
+from jaxnas.topology import (
+    LayerTable,
+    over_layers,
+    products,
+)
 
 BITS_PER_BYTE = 8
 

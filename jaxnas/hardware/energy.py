@@ -14,9 +14,12 @@ from jaxtyping import Array, Float
 
 from jaxnas.hardware.accelerators import Accelerator
 from jaxnas.hardware.dram import DramBytes, dram_bytes, present, word_bytes
-from jaxnas.hardware.folding import over_layers
 from jaxnas.hardware.systolic import PerLayer, sram_words
-from jaxnas.topology import LayerTable, macs
+from jaxnas.topology import (
+    LayerTable,
+    macs,
+    over_layers,
+)
 
 
 class EnergyParts(NamedTuple):

@@ -21,8 +21,11 @@ from jaxtyping import Array, Float
 from jaxnas.hardware.accelerators import Accelerator
 from jaxnas.hardware.bandwidth import bandwidth_limited_cycles
 from jaxnas.hardware.dram import BITS_PER_BYTE, DramBytes, present, word_bytes
-from jaxnas.hardware.folding import over_layers
-from jaxnas.topology import LayerTable, weights
+from jaxnas.topology import (
+    LayerTable,
+    over_layers,
+    weights,
+)
 
 BITS_PER_MBIT = 1e6
 SECONDS_PER_FIT = 1e9 * 3600

@@ -26,7 +26,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from jaxnas.arithmetic import Arithmetic
 from jaxnas.hardware.accelerators import Hardware
@@ -58,12 +57,6 @@ class Folding(NamedTuple):
 
 Quantity = Callable[[Folding, Hardware, str], Any]
 """Of a folding, an array and a dataflow; a pytree of numbers per layer."""
-
-
-def over_layers(per_layer: PerLayer) -> PerLayer:
-    """The sum over layers; as a product, which XLA does faster than a short sum."""
-    ones = jnp.ones(per_layer.shape[-1], per_layer.dtype)
-    return jnp.dot(per_layer, ones, precision="highest")
 
 
 def choose(

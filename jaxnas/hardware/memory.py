@@ -8,8 +8,13 @@ no layer at all gives zero. Vector operations move nothing of their own; see `to
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxnas.hardware.folding import over_layers
-from jaxnas.topology import LayerTable, output_elements, products, weights
+from jaxnas.topology import (
+    LayerTable,
+    output_elements,
+    over_layers,
+    products,
+    weights,
+)
 
 Bytes = Float[Array, "*batch"]
 

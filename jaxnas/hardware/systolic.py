@@ -25,9 +25,12 @@ from jaxnas.arithmetic import FLOAT32, Arithmetic
 from jaxnas.hardware.accelerators import Hardware
 from jaxnas.hardware.arrays import DATAFLOWS as DATAFLOWS
 from jaxnas.hardware.arrays import SystolicArray as SystolicArray
-from jaxnas.hardware.folding import Folding, choose, over_layers
+from jaxnas.hardware.folding import Folding, choose
 from jaxnas.hardware.folding import PerLayer as PerLayer
-from jaxnas.topology import LayerTable
+from jaxnas.topology import (
+    LayerTable,
+    over_layers,
+)
 
 
 class SramWords(NamedTuple):

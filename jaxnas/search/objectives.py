@@ -17,7 +17,6 @@ from jaxnas.hardware.bandwidth import latency_us
 from jaxnas.hardware.dram import dram_bytes
 from jaxnas.hardware.energy import energy_pj
 from jaxnas.hardware.exposure import expected_upsets
-from jaxnas.hardware.folding import over_layers
 from jaxnas.hardware.memory import (
     peak_activation_bytes,
     traffic_bytes,
@@ -26,7 +25,12 @@ from jaxnas.hardware.memory import (
 from jaxnas.hardware.systolic import latency_cycles
 from jaxnas.networks.space import SearchSpace
 from jaxnas.networks.tables import layer_table
-from jaxnas.topology import LAYER, macs, parameters
+from jaxnas.topology import (
+    LAYER,
+    macs,
+    over_layers,
+    parameters,
+)
 from jaxnas.types import Genotype
 
 EXPENSIVE = "validation_error"

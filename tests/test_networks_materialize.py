@@ -18,7 +18,7 @@ from network_helpers import (
 from jaxnas.networks.compact import CompactNetwork
 from jaxnas.networks.materialize import materialize, network_spec
 
-COUNT = 100
+COUNT = 40
 TIE = 1e-5
 """How close two sums in different order come, relative to the largest: a logarithmic
 word that differs must have been this close to the border between two words."""

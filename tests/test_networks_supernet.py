@@ -122,7 +122,7 @@ def polluted(weights, genotype, garbage, space=SPACE):
 @pytest.mark.parametrize("scheme", [0, 1])
 def test_unused_parameters_and_statistics_change_nothing(garbage, scheme):
     weights = random_weights()
-    population = [*genotypes(20, seed=2), spaces.smallest(SPACE)]
+    population = [*genotypes(8, seed=2), spaces.smallest(SPACE)]
     for genotype in population:
         clean, _ = run_supernet(weights, genotype, scheme)
         dirty, _ = run_supernet(polluted(weights, genotype, garbage), genotype, scheme)

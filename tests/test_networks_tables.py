@@ -54,7 +54,7 @@ def traced(space, genotype, weights, scheme, **options):
     return trace_topology(module.apply, variables, images, **options)
 
 
-COUNTS = {"odd colour image, three stages": 60, "one narrow stage": 40}
+COUNTS = {"odd colour image, three stages": 20, "one narrow stage": 15}
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -7,7 +7,7 @@ Every value is checked when it is set, so that a mistake costs no training. Only
 import dataclasses
 import typing
 
-from jaxnas.hardware.systolic import SystolicArray
+from jaxnas.hardware.accelerators import Accelerator
 from jaxnas.networks.space import Stage
 from jaxnas.search.objectives import CHEAP, EXPENSIVE
 
@@ -169,7 +169,8 @@ class SearchConfig:
     space: SpaceConfig = SpaceConfig()
     evolution: EvolutionConfig = EvolutionConfig()
     training: TrainingConfig = TrainingConfig()
-    hardware: SystolicArray = SystolicArray()
+    hardware: Accelerator = Accelerator(convention="scalesim")
+    """What the networks are meant for: a preset, a file or fields of one's own."""
     faults: FaultConfig = FaultConfig()
 
     def __post_init__(self):

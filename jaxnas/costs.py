@@ -64,7 +64,7 @@ def totals(table: LayerTable, hardware: Hardware) -> dict[str, int | float]:
     Costs of hardware are added here, and appear wherever costs are printed.
     """
     table, device = products(table), accelerator(hardware)
-    name = hardware.name if isinstance(hardware, Accelerator) else _array_name(hardware)
+    name = _hardware_name(hardware)
     return {
         "MACs": exact_macs(table),
         "parameters": exact_parameters(table),
@@ -322,8 +322,11 @@ def _image(shape: Sequence[int]) -> str:
     return "images of " + "x".join(map(str, shape[1:]))
 
 
-def _array_name(array: SystolicArray) -> str:
-    return f"{array.rows}x{array.columns} {array.dataflow}"
+def _hardware_name(hardware: Hardware) -> str:
+    """Its own, or else that of the array."""
+    if isinstance(hardware, Accelerator) and hardware.name != "custom":
+        return hardware.name
+    return f"{hardware.rows}x{hardware.columns} {hardware.dataflow}"
 
 
 def _number(value: int | float | np.number) -> str:

@@ -49,7 +49,16 @@ def _children(node) -> list[tuple[str, Any, Any]]:
         return [(str(i), type(value), value) for i, value in enumerate(node)]
     annotations = typing.get_type_hints(type(node))
     names = [field.name for field in dataclasses.fields(node)]
-    return [(name, annotations[name], getattr(node, name)) for name in names]
+    values = {name: getattr(node, name) for name in names}
+    return [
+        (name, _plain(annotations[name], values[name]), values[name]) for name in names
+    ]
+
+
+def _plain(annotation, value):
+    """What text can give: a field that may hold arrays takes a number."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int | float if annotation is Any and number else annotation
 
 
 def split_arguments(

@@ -16,7 +16,7 @@ from jaxnas.config import (
     TrainingConfig,
     from_plain,
 )
-from jaxnas.hardware.systolic import SystolicArray
+from jaxnas.hardware import Accelerator
 from jaxnas.networks.space import Stage
 from jaxnas.search.objectives import CHEAP
 
@@ -34,7 +34,7 @@ UNUSUAL = SearchConfig(
         objectives=("macs", "validation_error"), generations=0, initial=1, population=1
     ),
     training=TrainingConfig(learning_rate=1 / 3, shift=2, flip=True),
-    hardware=SystolicArray(rows=3, columns=5, dataflow="best"),
+    hardware=Accelerator(rows=3, columns=5, dataflow="best"),
     faults=FaultConfig(rates=(1e-12, 0.5, 1 - 1e-6)),
 )
 

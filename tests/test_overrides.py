@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -37,6 +37,12 @@ class Stages:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Chip:
+    rows: Any = 16
+    clock: Any = 1e9
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
     out: str = "x"
 
@@ -53,6 +59,13 @@ def test_arguments_are_told_from_settings():
     assert alone == ["a.py", "b.py", "c.py"]
     expected = {"x": ["1"], "many": ["1", "2"], "flag": ["no"], "my_key": ["-3"]}
     assert settings == expected | {"empty": [""]}
+
+
+def test_what_may_be_an_array_is_a_number_in_text():
+    (found,) = override((Chip(),), {"rows": ["8"], "clock": ["2.5e6"]})
+    assert found == Chip(rows=8, clock=2.5e6) and type(found.rows) is int
+    with pytest.raises(ValueError, match="--rows is 'x', expected int . float"):
+        override((Chip(),), {"rows": ["x"]})
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,9 @@ TASK = {"rows": 16, "columns": 16, "bandwidth": 10}
 # Kernel side, inputs, outputs, output side, stride: those of CIFAR networks.
 SHAPES = [(3, 16, 16, 16, 1), (3, 16, 32, 8, 2), (1, 24, 96, 8, 1), (3, 32, 32, 8, 1)]
 SHAPES += [(5, 8, 24, 8, 1), (3, 3, 16, 16, 1)]
+# And more for limited bandwidth: tiny, large, dense and pointwise ones.
+MORE = [(5, 8, 48, 8, 1), (1, 256, 10, 1, 1), (3, 5, 7, 10, 1), (1, 24, 144, 16, 1)]
+MORE += [(3, 16, 16, 32, 1), (3, 16, 32, 16, 2), (3, 3, 16, 32, 1), (3, 4, 8, 4, 1)]
 
 
 def main():
@@ -146,7 +149,7 @@ def peers(arguments) -> dict:
         found["scalesim_layers_per_second"] = rate
         found["ratio_to_scalesim"] = ours / rate
         found["scalesim_agreement"] = agreement(layers, ran)
-        found["bandwidth_limited"] = bandwidth_limited(arguments.scalesim, layers)
+        found["bandwidth_limited"] = bandwidth_limited(arguments.scalesim)
     if arguments.zigzag:
         ran = call(arguments.zigzag, "peer_zigzag.py", {"layers": layers})
         rate = len(layers) / ran["seconds"]
@@ -169,8 +172,9 @@ def agreement(layers: list[dict], ran: list[dict]) -> dict:
     return {"cycles_exact": all(exact), "dram_mean_error": float(np.mean(errors))}
 
 
-def bandwidth_limited(python: str, layers: list[dict]) -> dict:
+def bandwidth_limited(python: str) -> dict:
     """Total cycles of mode USER against the slowest part, given its own traffic."""
+    layers = [layer(*shape) for shape in SHAPES + MORE]
     names = ("DRAM IFMAP Reads", "DRAM Filter Reads", "DRAM OFMAP Writes")
     links = [float(TASK["bandwidth"])] * 3
     errors = {"all traffic": [], "without the first fill": []}

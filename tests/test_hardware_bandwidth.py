@@ -8,6 +8,7 @@ from hardware_helpers import random_layers
 from jaxnas.hardware import (
     Accelerator,
     DramBytes,
+    after_first_fill,
     bandwidth_limited_cycles,
     cycles,
     dram_bytes,
@@ -48,6 +49,13 @@ def test_given_traffic_replaces_the_model():
     heavy = DramBytes(jnp.zeros(8), jnp.full(8, 1e9), jnp.zeros(8))
     found = bandwidth_limited_cycles(table, hardware, traffic=heavy)
     np.testing.assert_array_equal(found, np.full(8, 5e8, np.float32))
+
+
+def test_half_of_the_buffers_that_are_read_is_full_before_the_first_cycle():
+    traffic = DramBytes(jnp.array([10.0, 90.0]), jnp.array([7.0, 8.0]), jnp.ones(2))
+    hardware = Accelerator(operand_sram_bytes=40, weight_sram_bytes=14)
+    later = after_first_fill(traffic, hardware)
+    np.testing.assert_array_equal(np.stack(later), [[0, 70], [0, 1], [1, 1]])
 
 
 def test_a_smooth_maximum_is_between_the_slowest_part_and_the_sum():

@@ -9,6 +9,7 @@ from jaxnas.hardware.area import area_mm2 as area_mm2
 from jaxnas.hardware.arrays import CONVENTIONS as CONVENTIONS
 from jaxnas.hardware.arrays import DATAFLOWS as DATAFLOWS
 from jaxnas.hardware.arrays import SystolicArray as SystolicArray
+from jaxnas.hardware.bandwidth import after_first_fill as after_first_fill
 from jaxnas.hardware.bandwidth import (
     bandwidth_limited_cycles as bandwidth_limited_cycles,
 )

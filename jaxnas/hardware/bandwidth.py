@@ -9,16 +9,14 @@ roof per link):
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxnas.arithmetic import FLOAT32, Arithmetic
 from jaxnas.hardware.accelerators import Accelerator
 from jaxnas.hardware.dram import DramBytes, dram_bytes
 from jaxnas.hardware.systolic import PerLayer, cycles
-from jaxnas.topology import (
-    LayerTable,
-    over_layers,
-)
+from jaxnas.topology import LayerTable, over_layers
 
 
 def latency_us(
@@ -45,6 +43,17 @@ def bandwidth_limited_cycles(
     )
     compute = cycles(table, hardware, arithmetic=arithmetic)
     return roofline_cycles(compute, traffic, links, arithmetic=arithmetic)
+
+
+def after_first_fill(traffic: DramBytes, hardware: Accelerator) -> DramBytes:
+    """What is left to move at cycle 0, where SCALE-Sim begins to count.
+
+    It fills half of each buffer that it reads from before, at the expense of nobody;
+    give the result as `traffic` to compare with its totals under limited bandwidth.
+    """
+    halves = hardware.operand_sram_bytes / 2, hardware.weight_sram_bytes / 2, 0.0
+    later = (jnp.maximum(t - h, 0) for t, h in zip(traffic, halves, strict=True))
+    return DramBytes(*later)
 
 
 def roofline_cycles(

@@ -26,7 +26,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnas.hardware import (
     Accelerator,
+    DramBytes,
     SystolicArray,
+    after_first_fill,
     cycles,
     dram_bytes,
     dram_words,
@@ -45,9 +47,8 @@ TASK = {"rows": 16, "columns": 16, "bandwidth": 10}
 # Kernel side, inputs, outputs, output side, stride: those of CIFAR networks.
 SHAPES = [(3, 16, 16, 16, 1), (3, 16, 32, 8, 2), (1, 24, 96, 8, 1), (3, 32, 32, 8, 1)]
 SHAPES += [(5, 8, 24, 8, 1), (3, 3, 16, 16, 1)]
-# And more for limited bandwidth: tiny, large, dense and pointwise ones.
-MORE = [(5, 8, 48, 8, 1), (1, 256, 10, 1, 1), (3, 5, 7, 10, 1), (1, 24, 144, 16, 1)]
-MORE += [(3, 16, 16, 32, 1), (3, 16, 32, 16, 2), (3, 3, 16, 32, 1), (3, 4, 8, 4, 1)]
+# And more for limited bandwidth: dense, odd and tiny ones.
+MORE = [(5, 8, 48, 8, 1), (1, 256, 10, 1, 1), (3, 5, 7, 10, 1), (3, 4, 8, 4, 1)]
 
 
 def main():
@@ -179,15 +180,15 @@ def bandwidth_limited(python: str) -> dict:
     links = [float(TASK["bandwidth"])] * 3
     errors = {"all traffic": [], "without the first fill": []}
     for kilobytes, dataflow in itertools.product((2, 64), DATAFLOWS):
+        size = 1024 * kilobytes
+        buffers = Accelerator(operand_sram_bytes=size, weight_sram_bytes=size)
         ran = simulate(python, layers, dataflow, "USER", kilobytes)
         for report in ran["layers"]:
             compute = report["Total Cycles"] - report["Stall Cycles"]
-            traffic = np.array([report[name] for name in names])
-            # The simulator fills half of the memories it reads before cycle 0.
-            first = 512.0 * kilobytes * np.array([1, 1, 0])
-            later = np.maximum(traffic - first, 0)
+            traffic = DramBytes(*(np.float64(report[name]) for name in names))
+            later = after_first_fill(traffic, buffers)
             for moved, found in zip((traffic, later), errors.values(), strict=True):
-                limited = roofline_cycles(compute, tuple(moved), links)
+                limited = roofline_cycles(compute, moved, links)
                 found.append(float(limited) / report["Total Cycles"] - 1)
     return {
         name: {"rows": len(e), "mape": np.abs(e).mean(), "worst": np.abs(e).max()}

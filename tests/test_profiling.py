@@ -1,5 +1,6 @@
 """Layers and networks are measured as what they are, and never twice."""
 
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -66,6 +67,9 @@ def test_a_product_of_two_maps_has_all_groups_and_positions():
     assert fun(left, right).shape == (2, 3, 5, 2)
 
 
+FILES = ("layers.jsonl", "networks.jsonl")
+
+
 class Killed(BaseException):
     """Nothing in the library may catch it."""
 
@@ -73,25 +77,34 @@ class Killed(BaseException):
 @pytest.fixture
 def measured(monkeypatch):
     """All that is measured, by formulas: networks take twice their layers, and 5."""
-    state = SimpleNamespace(made=[], limit=None)
+    state = SimpleNamespace(made=[], limit=None, resumed=False)
 
     def formula(shape, batch):
         return 1.0 + shape[SHAPE.index("in_channels")] * batch
 
-    def layer_us(shape, *, batch):
-        state.made.append(shape)
-        return formula(shape, batch)
+    def clock(item, latency_us):
+        """Three times as slow in every pass of an item but its second."""
+        passes = itertools.count()
 
-    def network_us(space, genotype, *, batch):
-        state.made.append(genotype)
-        if len(state.made) == state.limit:
-            raise Killed
+        def measure():
+            state.made.append(item)
+            if len(state.made) == state.limit:
+                raise Killed
+            slow = 1 if state.resumed else 3
+            return latency_us if next(passes) == 1 else slow * latency_us
+
+        return measure
+
+    def layer_clock(shape, *, batch):
+        return clock(shape, formula(shape, batch))
+
+    def network_clock(space, genotype, *, batch):
         table = compress(layer_table(space, jnp.asarray(genotype, jnp.int32)))
         rows = np.asarray(layer_shapes(table))
-        return 5.0 + 2 * sum(formula(row, batch) for row in rows)
+        return clock(genotype, 5.0 + 2 * sum(formula(row, batch) for row in rows))
 
-    monkeypatch.setattr(profiling, "layer_us", layer_us)
-    monkeypatch.setattr(profiling, "network_us", network_us)
+    monkeypatch.setattr(profiling, "layer_clock", layer_clock)
+    monkeypatch.setattr(profiling, "network_clock", network_clock)
     return state
 
 
@@ -114,8 +127,9 @@ def test_what_was_measured_before_a_kill_is_not_measured_again(measured, tmp_pat
     measured.limit = len(calls) - 2
     with pytest.raises(Killed):
         profile(SMALL, tmp_path / "run")
-    assert len(read_lines(tmp_path / "run" / "networks.jsonl")) == SMALL.networks - 3
-    measured.limit = None
+    lines = sum(len(read_lines(tmp_path / "run" / name)) for name in FILES)
+    assert lines == len(calls) - 3
+    measured.limit, measured.resumed = None, True
     assert profile(SMALL, tmp_path / "run", resume=True) == whole
     again = [*calls[: len(calls) - 2], *calls[len(calls) - 3 :]]
     assert measured.made == again
@@ -129,9 +143,9 @@ def test_a_finished_profile_is_not_overwritten(measured, tmp_path):
 
 def test_a_real_network_and_a_real_layer_take_time():
     genotype = distinct_genotypes(SPACE, 3, seed=1)[0]
-    assert profiling.network_us(SPACE, genotype) > 0
+    assert profiling.network_clock(SPACE, genotype)() > 0
     big = dict.fromkeys(SHAPE, 1) | {"in_channels": 512, "out_channels": 512}
-    assert profiling.layer_us(tuple(big.values()), batch=64) > 0
+    assert profiling.layer_clock(tuple(big.values()), batch=64)() > 0
 
 
 def test_genotypes_are_different_networks():

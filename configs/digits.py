@@ -2,7 +2,7 @@
 
 Data: scikit-learn's 1,797 grey 8x8 digits, embedded; no download.
 Command: jaxnas search configs/digits.py
-Expected on two CPU cores: three and a half minutes, compilation included; a front of 15
+Expected on two CPU cores: five minutes, compilation included; a front of 15
 networks, the best near 98 % test accuracy with 8-bit words.
 """
 

@@ -9,6 +9,7 @@ import typing
 
 from jaxnas.hardware.accelerators import Accelerator
 from jaxnas.networks.space import Stage
+from jaxnas.search.limits import parse_limits
 from jaxnas.search.objectives import CHEAP, EXPENSIVE
 
 
@@ -77,12 +78,23 @@ class EvolutionConfig:
     children: int = 8
     """Children trained per generation, all in one compiled call (count)."""
 
+    limits: tuple[str, ...] = ()
+    """Costs that no network may exceed, such as weight_bytes<=262144 (texts)."""
+    patience: int = 0
+    """The search ends after so many generations that did not enlarge the hypervolume;
+    0 never ends it early (count)."""
+    warm_start: str | None = None
+    """Run directory of a search in the same space, whose front is among the initial
+    networks and keeps its weights; None starts from nothing (path)."""
+
     def __post_init__(self):
+        parse_limits(self.limits)
         _require_positive(
             self, "initial", "population", "proposals", "children", "finalists"
         )
-        if self.generations < 0:
-            raise ValueError(f"generations is {self.generations}, expected 0 or more")
+        for name in ("generations", "patience"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
         chosen = set(self.objectives)
         known = chosen <= {EXPENSIVE, *CHEAP} and EXPENSIVE in chosen
         if not known or len(chosen) < 2 or len(chosen) < len(self.objectives):

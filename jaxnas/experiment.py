@@ -17,6 +17,7 @@ from rich.progress import Progress
 
 from jaxnas import checkpoints, runs
 from jaxnas.config import SearchConfig, from_plain
+from jaxnas.evolving import ancestors_of, evolve, search_state
 from jaxnas.front import finalists_of, front_rows, members_of, write_front
 from jaxnas.measurement import (
     TARGETS,
@@ -25,31 +26,20 @@ from jaxnas.measurement import (
     measure_faults,
     train_finalists,
 )
-from jaxnas.networks import space as spaces
 from jaxnas.networks.layers import SCHEMES
 from jaxnas.networks.materialize import materialize
 from jaxnas.preparation import (
     FAULTS,
     FINAL,
-    GENERATION,
     SENSITIVITY,
-    START,
     Stage,
     prepare,
     recipe,
 )
 from jaxnas.progress import progress_bar
 from jaxnas.report import write_report
-from jaxnas.search.evolution import Evolution, Problem, generation, start
-from jaxnas.search.hypervolume import hypervolume
-from jaxnas.search.objectives import (
-    EXPENSIVE,
-    HYPERVOLUME_REFERENCE,
-    hypervolume_points,
-)
+from jaxnas.search.evolution import Evolution
 from jaxnas.sensitivity import measure_sensitivity
-from jaxnas.training import initial_weights
-from jaxnas.types import Key
 
 
 def search(
@@ -67,10 +57,12 @@ def search(
     that cannot be used, and for a damaged checkpoint.
     """
     stage = prepare(config, out)
+    if not (out / "checkpoints").exists():
+        ancestors_of(stage)  # before a run directory is made that could not begin
     runs.open_run(
         out, name, config, resume=resume, overwrite=overwrite, command=command
     )
-    evolution = _evolve(stage)
+    evolution = evolve(stage)
     with progress_bar() as progress:
         finalists = _train(stage, evolution, progress)
         _measure(stage, evolution, finalists, progress)
@@ -106,7 +98,7 @@ def inject(
         )
     described = json.loads((run / "config.json").read_text())
     stage = prepare(from_plain(SearchConfig, described["config"]), run)
-    evolution = _evolve(stage)
+    evolution = evolve(stage)
     images = stage.config.faults.images
     faults = Faults(rates, trials, images, half_width, kind, stored)
     runs.keep_lines(run / "faults.jsonl", lambda line: True)
@@ -157,95 +149,6 @@ def _write_sensitivity(
     runs.write_table(stage.out / "sensitivity.csv", rows)
 
 
-def _evolve(stage: Stage) -> Evolution:
-    """All generations, from the latest checkpoint on."""
-    folder = stage.out / "checkpoints" / "search"
-    generations = stage.config.evolution.generations
-    done = checkpoints.latest_step(folder)
-    evolution = None
-    if done is not None:
-        evolution = checkpoints.restore(folder, _template(stage), done)
-    for name in ("records.jsonl", "progress.jsonl"):
-        last = -1 if done is None else done
-        runs.keep_lines(stage.out / name, lambda line: line["generation"] <= last)  # noqa: B023
-    with progress_bar() as progress:
-        task = progress.add_task("search: generations", total=generations + 1)
-        for number in range(generations + 1):
-            if done is None or number > done:
-                evolution = _one_generation(stage, number, evolution)
-                checkpoints.save(folder, number, evolution)
-            progress.advance(task)
-    return evolution
-
-
-def _one_generation(stage: Stage, number: int, before: Evolution | None) -> Evolution:
-    if before is None:
-        evolution, individuals = start(stage.key(START), stage.problem)
-    else:
-        key = stage.key(GENERATION, number)
-        evolution, individuals = generation(key, stage.problem, before)
-    space = stage.problem.space
-    records = [
-        {
-            "id": one.id,
-            "generation": number,
-            "parents": one.parents,
-            "genotype": one.genotype,
-            "architecture": spaces.describe(space, jnp.array(one.genotype, jnp.int32)),
-            "objectives": one.objectives,
-        }
-        for one in individuals
-    ]
-    runs.append_lines(stage.out / "records.jsonl", records)
-    runs.append_lines(stage.out / "progress.jsonl", [_state(stage, number, evolution)])
-    return evolution
-
-
-def _state(stage: Stage, number: int, evolution: Evolution) -> dict:
-    """The line of `progress.jsonl` after a generation."""
-    objectives = stage.problem.objectives
-    state = evolution.algorithm
-    records = runs.read_lines(stage.out / "records.jsonl")
-    initial = [r["objectives"] for r in records if r["generation"] == 0]
-    initial = np.array([[one[name] for name in objectives] for one in initial])
-    fitness = np.where(state.mask[:, None], state.fitness, 1.0)
-    points = hypervolume_points(fitness, initial, objectives)
-    reference = jnp.full(len(objectives), HYPERVOLUME_REFERENCE)
-    volume = jax.jit(hypervolume)(
-        jnp.asarray(points, jnp.float32), reference, state.mask
-    )
-    best = state.best_fitness[objectives.index(EXPENSIVE)]
-    return {
-        "generation": number,
-        "evaluated": int(evolution.evaluated),
-        "front_size": int(state.mask.sum()),
-        "hypervolume": float(volume),
-        "best_validation_error": float(best),
-    }
-
-
-def _template(stage: Stage) -> Evolution:
-    """The shapes and types of the search's state, without computing it."""
-    return jax.eval_shape(
-        functools.partial(_empty_evolution, stage.problem), stage.key(START)
-    )
-
-
-def _empty_evolution(problem: Problem, key: Key) -> Evolution:
-    algorithm, rows = problem.algorithm, problem.algorithm.population_size
-    genotypes = jnp.zeros((1, problem.space.genes), jnp.int32)
-    fitness = jnp.zeros((1, algorithm.num_objectives))
-    return Evolution(
-        algorithm=algorithm.init(key, genotypes, fitness, algorithm.default_params),
-        weights=jax.tree.map(
-            lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype),
-            initial_weights(key, problem.space),
-        ),
-        identity=jnp.zeros(rows, jnp.int32),
-        evaluated=jnp.int32(0),
-    )
-
-
 def _train(stage: Stage, evolution: Evolution, progress: Progress) -> list[Finalists]:
     """The front's networks trained to the end in every scheme, empty rows at zero."""
     rows = np.flatnonzero(finalists_of(stage, evolution))
@@ -292,7 +195,7 @@ def _train_scheme(stage, evolution, rows, scheme, advance) -> Finalists:
 
 
 def _final_template(stage: Stage) -> Finalists:
-    weights = _template(stage).weights
+    weights = search_state(stage).weights
     errors = jax.ShapeDtypeStruct(
         (stage.problem.algorithm.population_size,), jnp.float32
     )

@@ -18,6 +18,7 @@ from jaxnas.networks import space as spaces
 from jaxnas.networks.space import SearchSpace
 from jaxnas.search.evolution import Problem
 from jaxnas.search.lemonade import Lemonade
+from jaxnas.search.limits import limited_objectives, parse_limits
 from jaxnas.search.morphisms import mutate
 from jaxnas.search.objectives import EXPENSIVE, cheap_objectives
 from jaxnas.training import NO_LABEL, Recipe
@@ -78,6 +79,7 @@ def _space(config: SearchConfig, images: ImageData) -> SearchSpace:
 def _problem(config: SearchConfig, space: SearchSpace, images: ImageData) -> Problem:
     evolution, training = config.evolution, config.training
     chosen = tuple(name for name in evolution.objectives if name != EXPENSIVE)
+    limits = parse_limits(evolution.limits)
     evaluation = _evaluation(images)
     first = recipe(config, training.initial_steps, training.learning_rate)
     algorithm = Lemonade(
@@ -85,7 +87,7 @@ def _problem(config: SearchConfig, space: SearchSpace, images: ImageData) -> Pro
         spaces.smallest(space),
         num_objectives=len(evolution.objectives),
         mutate=_with_space(mutate, space),
-        cheap=cheap_objectives(space, config.hardware, chosen),
+        cheap=limited_objectives(space, config.hardware, chosen, limits),
         proposals=evolution.proposals,
         accepted=evolution.children,
         memory=max(1024, evolution.population, evolution.children),
@@ -102,6 +104,7 @@ def _problem(config: SearchConfig, space: SearchSpace, images: ImageData) -> Pro
         train_labels=jnp.asarray(images.train_labels),
         validation_images=evaluation.validation_images,
         validation_labels=evaluation.validation_labels,
+        limits=limits,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from search_helpers import CONFIG, space
 
-from jaxnas import checkpoints, experiment, runs
+from jaxnas import checkpoints, evolving, experiment, runs
 from jaxnas.cli import load_config
 from jaxnas.config import DataConfig, SpaceConfig
 from jaxnas.experiment import inject, search
@@ -287,7 +287,9 @@ def untrained(monkeypatch):
     def forbidden(*arguments, **options):
         raise AssertionError("training has begun")
 
-    for name in ("start", "generation", "train_finalists", "measure_faults"):
+    for name in ("start", "generation"):
+        monkeypatch.setattr(evolving, name, forbidden)
+    for name in ("train_finalists", "measure_faults"):
         monkeypatch.setattr(experiment, name, forbidden)
 
 

@@ -38,12 +38,13 @@ hardware.bandwidth hardware.energy hardware.area hardware.exposure hardware.coun
 hardware.relaxation hardware.latency
 analysis.resilience
 search.pareto search.crowding search.density search.hypervolume search.indicators
-search.identity search.morphisms search.objectives search.algorithms search.lemonade
+search.identity search.morphisms search.objectives search.limits search.algorithms
+search.lemonade
 search.genomes search.repeats search.archives search.states search.generations
 search.nsga2 search.nsga3 search.aging search.cheap
 search.random search.evolution
 measurement sensitivity plots profiling results report config overrides preparation
-front costs experiment options cli
+evolving front costs experiment options cli
 """.split()
 
 

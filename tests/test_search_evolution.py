@@ -194,7 +194,7 @@ def test_a_space_with_too_few_networks_is_refused():
     with pytest.raises(ValueError) as error:
         start(KEY, problem)
     text = (
-        "distinct networks for an initial population of 16: enlarge the space or lower "
-        "evolution.initial"
+        "distinct networks for an initial population of 16: enlarge the space, raise "
+        "the limits or lower evolution.initial"
     )
     assert text in str(error.value) and "the space gave only " in str(error.value)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from jaxnas.networks import space as spaces
 from jaxnas.networks.space import SearchSpace
 from jaxnas.search.algorithms import MultiObjectiveAlgorithm, State
+from jaxnas.search.limits import Limit, within
 from jaxnas.search.morphisms import inherit
 from jaxnas.search.objectives import CHEAP, EXPENSIVE
 from jaxnas.training import (
@@ -46,6 +47,14 @@ class Problem(NamedTuple):
     train_labels: Labels
     validation_images: Images
     validation_labels: Labels
+    limits: tuple[Limit, ...] = ()
+
+
+class Ancestors(NamedTuple):
+    """Networks that a search starts from, and what they have learned."""
+
+    genotypes: Int[Array, "networks genes"]
+    weights: Weights
 
 
 class Evolution(NamedTuple):
@@ -70,16 +79,23 @@ class Individual(NamedTuple):
     objectives: dict[str, float]
 
 
-def start(key: Key, problem: Problem) -> tuple[Evolution, list[Individual]]:
-    """Train and measure the initial networks: the trivial one and random others."""
+def start(
+    key: Key, problem: Problem, ancestors: Ancestors | None = None
+) -> tuple[Evolution, list[Individual]]:
+    """Train and measure the initial networks: ancestors, the trivial one, random ones.
+
+    Raises:
+      ValueError: the space has too few networks within the limits.
+    """
     sampling, training, telling = jax.random.split(key, 3)
-    genotypes = _initial_genotypes(problem.space, problem.initial, sampling)
+    genotypes = _initial_genotypes(problem, ancestors, sampling)
     group = problem.algorithm.accepted
     parts = []
     for first in range(0, problem.initial, group):
         chunk = genotypes[np.arange(first, first + group).clip(max=problem.initial - 1)]
         key = jax.random.fold_in(training, first)
         weights = _random_group(problem.space, jax.random.split(key, group))
+        weights = _with_ancestors(weights, ancestors, chunk)
         weights, error = _train(problem, key, weights, chunk, problem.initial_recipe)
         parts.append((weights, error))
     weights, error = jax.tree.map(
@@ -151,18 +167,48 @@ def _columns(objectives, names):
     return jnp.stack([jnp.asarray(objectives[name]) for name in names], axis=1)
 
 
-def _initial_genotypes(space, count, key):
-    """The trivial network, then distinct random ones."""
-    keys = jax.random.split(key, 8 * count)
-    drawn = np.asarray(_sample_group(space, keys))
-    candidates = np.concatenate([np.asarray(spaces.smallest(space))[None], drawn])
-    _, first = np.unique(candidates, axis=0, return_index=True)
-    if len(first) < count:
-        raise ValueError(
-            f"the space gave only {len(first)} distinct networks for an initial "
-            f"population of {count}: enlarge the space or lower evolution.initial"
-        )
-    return jnp.asarray(candidates[np.sort(first)[:count]])
+DRAWS = 32
+"""How often random networks are drawn before a space counts as too small."""
+
+
+def _initial_genotypes(problem, ancestors, key):
+    """Ancestors, the trivial network, then distinct random ones; all within limits."""
+    space, count = problem.space, problem.initial
+    candidates = np.asarray(spaces.smallest(space))[None]
+    if ancestors is not None:
+        candidates = np.concatenate([np.asarray(ancestors.genotypes), candidates])
+    for draw in range(DRAWS):
+        again = jax.random.fold_in(key, draw) if draw else key
+        drawn = _sample_group(space, jax.random.split(again, 8 * count))
+        candidates = np.concatenate([candidates, np.asarray(drawn)])
+        if problem.limits:
+            costs = np.asarray(_cost_group(problem.cheap, jnp.asarray(candidates)))
+            candidates = candidates[within(costs, problem.limits)]
+        _, first = np.unique(candidates, axis=0, return_index=True)
+        candidates = candidates[np.sort(first)]
+        if len(candidates) >= count:
+            return jnp.asarray(candidates[:count])
+    within_limits = " within the limits" if problem.limits else ""
+    raise ValueError(
+        f"the space gave only {len(candidates)} distinct networks{within_limits} for "
+        f"an initial population of {count}: enlarge the space, raise the limits or "
+        "lower evolution.initial"
+    )
+
+
+def _with_ancestors(weights, ancestors, genotypes):
+    """A group's weights with those of ancestors in place of random ones."""
+    if ancestors is None:
+        return weights
+    genotypes, old = np.asarray(genotypes), np.asarray(ancestors.genotypes)
+    same = np.all(genotypes[:, None] == old[None], axis=2)
+    known, row = same.any(axis=1), same.argmax(axis=1)
+
+    def chosen(fresh, old):
+        mask = known.reshape(-1, *[1] * (fresh.ndim - 1))
+        return jnp.where(mask, jnp.asarray(old)[row], fresh)
+
+    return jax.tree.map(chosen, weights, ancestors.weights)
 
 
 def _train(problem, key, weights, genotypes, recipe):

@@ -41,10 +41,11 @@ Values = Float[np.ndarray, " networks"]
 
 def quantity_label(name: str) -> str:
     """The name of an objective as an axis says it: `weight (bytes)`, `MACs`."""
+    name = name.replace("macs", "MACs").replace("dram", "DRAM")
     *words, last = name.split("_")
     if words and last in ("bytes", "bits", "cycles", "pj", "us", "mm2"):
         return f"{' '.join(words)} ({last.replace('pj', 'pJ').replace('us', 'µs')})"
-    return name.replace("_", " ").replace("macs", "MACs")
+    return name.replace("_", " ")
 
 
 def plot_front(
@@ -68,6 +69,69 @@ def plot_front(
         _spread(axes[0], "y", error)
         axes[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         _legend_above(figure, axes[0])
+        _write(figure, path)
+
+
+def plot_parallel(path: Path, quantities: dict[str, Values]) -> None:
+    """Every network as a line over all quantities, shaded by the first one.
+
+    Each axis runs from the least to the largest value, in logarithms if these are
+    positive and more than a factor of ten apart.
+    """
+    scales = [_unit_scale(values) for values in quantities.values()]
+    heights = np.stack(scales, axis=1)
+    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
+        figure, (ax,) = _grid(1, 1, (max(3.0, 0.75 * len(quantities)), 2.6))
+        colours = matplotlib.colormaps["viridis"](0.95 * heights[:, 0])
+        for line, colour in zip(heights, colours, strict=True):
+            ax.plot(line, color=colour, linewidth=0.9, alpha=0.9)
+        for place, values in enumerate(quantities.values()):
+            ax.axvline(place, color=GREY, linewidth=0.6, zorder=0)
+            for height, end in ((-0.03, np.nanmin(values)), (1.03, np.nanmax(values))):
+                align = "top" if height < 0 else "bottom"
+                ax.text(place, height, f"{end:.3g}", ha="center", va=align, size=6)
+        names = [quantity_label(name) for name in quantities]
+        ax.set_xticks(range(len(names)), names, rotation=30, ha="right")
+        ax.set(ylim=(-0.12, 1.12), yticks=[])
+        ax.spines[:].set_visible(False)
+        _write(figure, path)
+
+
+def _unit_scale(values: np.ndarray) -> np.ndarray:
+    """The values between 0 and 1."""
+    finite = values[np.isfinite(values)]
+    if finite.size and finite.min() > 0 and finite.max() > 10 * finite.min():
+        values, finite = np.log(values), np.log(finite)
+    least, largest = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    return (values - least) / max(float(largest - least), 1e-30)
+
+
+def plot_family(
+    path: Path,
+    generation: Int[np.ndarray, " networks"],
+    error: Values,
+    parents: list[list[int]],
+    on_front: Bool[np.ndarray, " networks"],
+) -> None:
+    """Networks by generation and validation error, with a line to each parent.
+
+    parents: rows of the networks that each descends from.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, (ax,) = _grid(1, 1, (4.4, 2.6))
+        for child, rows in enumerate(parents):
+            for parent in rows:
+                ends = [parent, child]
+                ax.plot(generation[ends], error[ends], color=GREY, lw=0.7, zorder=1)
+        styles = ((~on_front, GREY, 12, "ancestor"), (on_front, BLUE, 18, "front"))
+        for rows, colour, area, label in styles:
+            x, y = generation[rows], error[rows]
+            ax.scatter(x, y, area, colour, linewidths=0, label=label, zorder=2)
+        _spread(ax, "y", error)
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set(xlabel="generation", ylabel="validation error")
+        _legend_above(figure, ax)
         _write(figure, path)
 
 

@@ -4,129 +4,19 @@ Reads files only: nothing is trained or measured again, and the same files alway
 the same report.
 """
 
-import csv
 import itertools
-import json
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from jaxnas import plots
 from jaxnas.analysis.resilience import rank_agreement
-from jaxnas.results import COLUMNS, read_heat_maps, write_fault_tables
+from jaxnas.lineage import ancestry, changes
+from jaxnas.reading import FLIPS, Run, group_words, named, read_run
+from jaxnas.results import read_heat_maps, write_fault_tables
 
 ERROR = "validation_error"
-FLIPS = "bit_flips"
-FAULT_KEY = ("id", "scheme", "target", "fault", "rate")
-
-
-class Run(NamedTuple):
-    """What a finished search left: one dictionary per line of its files.
-
-    `faults` is keyed by (id, scheme, target, fault, rate); of measurements of the same
-    thing the last one stands. `front` is in the order of `front.csv`.
-    """
-
-    path: Path
-    config: dict
-    provenance: dict
-    records: dict[int, dict]
-    front: list[dict[str, str]]
-    faults: dict[tuple[int, str, str, str, float], dict]
-    progress: list[dict]
-
-
-def read_run(run: str | os.PathLike) -> Run:
-    """The files of run directory `run`.
-
-    Raises:
-      ValueError: `run` is no run directory, its search has not finished, or a file is
-        damaged or lacks what another one names.
-    """
-    path = Path(run)
-    if not (path / "config.json").is_file():
-        raise ValueError(
-            f"{path} is no run directory (it has no config.json); "
-            "give the folder that 'jaxnas search' wrote, such as runs/digits"
-        )
-    if not (path / "front.csv").is_file():
-        raise ValueError(
-            f"the search in {path} has not finished (it has no front.csv); "
-            "continue it with 'jaxnas search CONFIG.py --resume'"
-        )
-    with open(path / "front.csv", newline="", encoding="utf-8") as file:
-        front = list(csv.DictReader(file))
-    faults = _read_lines(path / "faults.jsonl")
-    _require_columns(path, faults)
-    read = Run(
-        path,
-        _read_json(path / "config.json"),
-        _read_json(path / "provenance.json"),
-        {record["id"]: record for record in _read_lines(path / "records.jsonl")},
-        front,
-        {tuple(fault[name] for name in FAULT_KEY): fault for fault in faults},
-        _read_lines(path / "progress.jsonl"),
-    )
-    _require_complete(read)
-    return read
-
-
-def _require_columns(path: Path, faults: list[dict]) -> None:
-    for fault in faults:
-        if missing := set(COLUMNS.values()) - fault.keys():
-            raise ValueError(
-                f"{path / 'faults.jsonl'} has measurements without {sorted(missing)}, "
-                "of another version; delete that file, then measure again with "
-                f"'jaxnas inject {path}'"
-            )
-
-
-def _read_json(path: Path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _incomplete(path, "is missing or not JSON") from error
-
-
-def _read_lines(path: Path) -> list[dict]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise _incomplete(path, "is missing") from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise _incomplete(path, f"is not JSON in line {number}") from error
-    return rows
-
-
-def _incomplete(path: Path, reason: str) -> ValueError:
-    return ValueError(
-        f"{path} {reason}; continue the run with 'jaxnas search CONFIG.py --resume', "
-        "or repeat it with --overwrite"
-    )
-
-
-def _require_complete(run: Run) -> None:
-    if not run.front:
-        raise _incomplete(run.path / "front.csv", "holds no network")
-    members = {int(row["id"]) for row in run.front}
-    if missing := members - run.records.keys():
-        raise _incomplete(
-            run.path / "records.jsonl", f"lacks front members {sorted(missing)}"
-        )
-    groups = {key[1:] for key in run.faults}
-    for member, group in itertools.product(sorted(members), sorted(groups)):
-        if (member, *group) not in run.faults:
-            raise ValueError(
-                f"{run.path / 'faults.jsonl'} lacks front member {member} at "
-                f"{_words(*group[:3])}, rate {group[3]:g}; measure it with "
-                f"'jaxnas inject {run.path}'"
-            )
 
 
 def write_report(run: str | os.PathLike) -> Path:
@@ -144,6 +34,7 @@ def write_report(run: str | os.PathLike) -> Path:
         _agreement_section(read),
         _scheme_section(read),
         _progress_section(read),
+        _family_section(read),
         _provenance_section(read),
     ]
     write_fault_tables(read.path, read.faults.values())
@@ -187,7 +78,10 @@ def _front_section(run: Run) -> str:
         ]
         for row in run.front
     ]
-    return _section("The front", _table(header, rows), _image("front", "Front"))
+    shown = {name: columns[name][on_front] for name in names}
+    plots.plot_parallel(run.path / "figures" / "parallel.png", shown)
+    images = [_image("front", "Front"), _image("parallel", "Every network as a line")]
+    return _section("The front", _table(header, rows), *images)
 
 
 def _objectives(run: Run) -> list[str]:
@@ -202,7 +96,7 @@ def _fault_section(run: Run) -> str:
     names = _objectives(run)
     shade = "weight_bytes" if "weight_bytes" in names else names[-1]
     for group in _groups(run):
-        title, rates = _words(*group), _rates(run, *group)
+        title, rates = group_words(*group), _rates(run, *group)
         rows, panels[title] = [], []
         for member in run.front:
             number = int(member["id"])
@@ -252,7 +146,7 @@ def _agreement_section(run: Run) -> str:
             continue
         for rate in _rates(run, scheme, target, fault):
             panel = _comparison(run, predictor, (scheme, target, fault, rate))
-            title = f"{_words(scheme, target, fault)}, at {rate:g}"
+            title = f"{group_words(scheme, target, fault)}, at {rate:g}"
             try:
                 found = rank_agreement(panel.predicted, panel.measured)
                 spearman = f"{found.spearman:.2f} [{found.low:.2f}, {found.high:.2f}]"
@@ -302,7 +196,7 @@ def _scheme_section(run: Run) -> str:
                 worse = sum(x["high"] < y["low"] for x, y in both)
                 counts = [str(better), str(worse), str(len(both) - better - worse)]
                 points = f"{100 * difference:+.2f}"
-                cells = [_named(*what), f"{rate:g}", points, *counts]
+                cells = [named(*what), f"{rate:g}", points, *counts]
                 rows.append([f"{first} − {second}".replace("_", " "), *cells])
     if not rows:
         return ""
@@ -333,6 +227,31 @@ def _progress_section(run: Run) -> str:
     return _section("Progress", text, _image("progress", "Progress"))
 
 
+def _family_section(run: Run) -> str:
+    """How the front came to be, and the most accurate of it step by step."""
+    members = [int(row["id"]) for row in run.front]
+    lines = {number: ancestry(run.records, number) for number in members}
+    family = {one["id"]: one for line in lines.values() for one in line}
+    plots.plot_family(
+        run.path / "figures" / "family.png",
+        np.array([one["generation"] for one in family.values()]),
+        np.array([one["objectives"][ERROR] for one in family.values()], float),
+        [[list(family).index(p) for p in one["parents"]] for one in family.values()],
+        np.array([number in members for number in family]),
+    )
+    best = min(members, key=lambda n: run.records[n]["objectives"][ERROR])
+    rows, before = [], None
+    for one in lines[best]:
+        steps = changes(before, one["architecture"]) if before else ["initial network"]
+        error = _number(one["objectives"][ERROR], ERROR)
+        text = "; ".join(steps) or "the same network, trained on"
+        rows.append([str(one["id"]), str(one["generation"]), error, text])
+        before = one["architecture"]
+    header = ["id", "generation", "validation error", "what changed"]
+    text = f"Network {best}, the most accurate of the front, step by step:"
+    return _section("Family", _image("family", "Family"), text, _table(header, rows))
+
+
 def _provenance_section(run: Run) -> str:
     lines = [f"- {name}: `{value}`" for name, value in _flat(run.provenance)]
     config = "\n".join(
@@ -361,15 +280,6 @@ def _groups(run: Run) -> list[tuple[str, str, str]]:
 
 def _rates(run: Run, *group: str) -> list[float]:
     return sorted({rate for _, *of, rate in run.faults if tuple(of) == group})
-
-
-def _words(scheme: str, target: str, fault: str) -> str:
-    plural = {"weight": "weights", "activation": "activations"}.get(target, target)
-    return f"{scheme.replace('_', ' ')}, {_named(plural, fault)}"
-
-
-def _named(target: str, fault: str) -> str:
-    return target if fault == FLIPS else f"{target}, {fault.replace('_', ' ')}"
 
 
 def _number(value: float, name: str) -> str:

@@ -43,7 +43,8 @@ search.lemonade
 search.genomes search.repeats search.archives search.states search.generations
 search.nsga2 search.nsga3 search.aging search.cheap
 search.random search.evolution
-measurement sensitivity plots profiling results report config overrides preparation
+measurement sensitivity plots profiling results lineage reading report config
+overrides preparation
 evolving front costs experiment options cli
 """.split()
 

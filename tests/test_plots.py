@@ -29,6 +29,7 @@ def drawn(monkeypatch, tmp_path):
         ("energy_pj", "energy (pJ)"),
         ("validation_error", "validation error"),
         ("macs", "MACs"),
+        ("dram_bytes", "DRAM (bytes)"),
     ],
 )
 def test_units_are_named(name, label):
@@ -96,6 +97,22 @@ def test_agreement_and_progress_show_the_given_points(drawn, tmp_path):
     np.testing.assert_array_equal(right.lines[0].get_ydata(), 1 - y)
 
 
+def test_parallel_axes_and_families_show_the_given_networks(drawn, tmp_path):
+    error, size = np.array([0.1, 0.2, 0.3]), np.array([1.0, 10.0, 100.0])
+    plots.plot_parallel(tmp_path / "p.png", {"error": error, "size": size})
+    heights = [line.get_ydata() for line in drawn[0].axes[0].lines[:3]]
+    np.testing.assert_allclose(heights, [[0, 0], [0.5, 0.5], [1, 1]], atol=1e-12)
+    texts = {text.get_text() for text in drawn[0].axes[0].texts}
+    assert texts == {"0.1", "0.3", "1", "100"}
+
+    generation, front = np.array([0, 1, 2]), np.array([False, False, True])
+    plots.plot_family(tmp_path / "f.png", generation, error, [[], [0], [1]], front)
+    (ax,) = drawn[1].axes
+    edges = [line.get_xydata().tolist() for line in ax.lines]
+    assert edges == [[[0, 0.1], [1, 0.2]], [[1, 0.2], [2, 0.3]]]
+    np.testing.assert_array_equal(ax.collections[1].get_offsets(), [[2, 0.3]])
+
+
 @pytest.mark.parametrize(
     "values", [[0.0], [0.0, 0.0], [2.0, 2.0], [1.0, NAN], [-1.0, 3.0]]
 )
@@ -109,6 +126,10 @@ def test_degenerate_values_still_give_a_picture(values, tmp_path):
     curves = [plots.Curve(rate, rate, rate, rate, abs(v)) for v in values[:1]]
     plots.plot_fault_curves(tmp_path / "c.png", {"one": curves}, shade_label="s")
     plots.plot_progress(tmp_path / "p.png", np.arange(len(values)), values, values)
-    for name in "facp":
+    plots.plot_parallel(tmp_path / "l.png", {"a": values, "b": values})
+    number = np.arange(len(values))
+    parents = [[0] for _ in values]
+    plots.plot_family(tmp_path / "t.png", number, values, parents, flags)
+    for name in "facplt":
         pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"))
         assert pixels.min() < 100 and pixels.max() == 255

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxnas.report import read_run, write_report
+from jaxnas.report import write_report
 
-FIGURES = ("front", "faults", "agreement", "progress")
+FIGURES = ("front", "parallel", "faults", "agreement", "progress", "family")
 
 
 @pytest.fixture(scope="module")
@@ -115,70 +115,3 @@ def test_a_run_without_fault_measurements_is_still_reported(finished_run):
     (finished_run / "faults.jsonl").write_text("")
     report = write_report(finished_run).read_text()
     assert "## The front" in report and "bit faults" not in report
-
-
-def test_the_last_measurement_of_a_thing_stands(finished_run):
-    faults = lines_of(finished_run / "faults.jsonl")
-    later = faults[0] | {"accuracy": 0.123}
-    with open(finished_run / "faults.jsonl", "a") as file:
-        file.write(json.dumps(later) + "\n")
-    key = tuple(later[name] for name in ("id", "scheme", "target", "fault", "rate"))
-    assert read_run(finished_run).faults[key]["accuracy"] == 0.123
-
-
-def drop_first_line(path):
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
-
-
-def tear_last_line(path):
-    path.write_text(path.read_text()[:-20])
-
-
-def forget(path, name):
-    path.write_text(path.read_text().replace(name, '"other"'))
-
-
-DAMAGE = {
-    "config": (lambda run: (run / "config.json").unlink(), "no run directory.*give"),
-    "front": (lambda run: (run / "front.csv").unlink(), "not finished.*--resume"),
-    "empty": (
-        lambda run: (run / "front.csv").write_text("id,generation\n"),
-        "front.csv holds no network",
-    ),
-    "provenance": (
-        lambda run: (run / "provenance.json").write_text("{"),
-        "provenance.json is missing or not JSON; continue",
-    ),
-    "records": (
-        lambda run: drop_first_line(run / "records.jsonl"),
-        r"records.jsonl lacks front members \[0\]; continue",
-    ),
-    "torn": (
-        lambda run: tear_last_line(run / "records.jsonl"),
-        "records.jsonl is not JSON in line 60; continue",
-    ),
-    "progress": (lambda run: (run / "progress.jsonl").unlink(), "progress.* missing"),
-    "faults": (
-        lambda run: drop_first_line(run / "faults.jsonl"),
-        "faults.jsonl lacks front member . at fixed point, weights, rate 0.0001; "
-        "measure it with 'jaxnas inject",
-    ),
-    "other version": (
-        lambda run: forget(run / "faults.jsonl", '"sdc1"'),
-        r"measurements without \['sdc1'\], of another version; delete that file",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", DAMAGE)
-def test_what_is_missing_is_named_with_its_cure(finished_run, name):
-    damage, message = DAMAGE[name]
-    damage(finished_run)
-    with pytest.raises(ValueError, match=message):
-        write_report(finished_run)
-    assert not (finished_run / "report.md").exists()
-
-
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no run directory.*such as runs/digits"):
-        write_report(tmp_path / "nothing")

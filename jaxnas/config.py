@@ -136,10 +136,16 @@ class TrainingConfig:
     """Largest random shift of a training image (pixels)."""
     flip: bool = False
     """Whether training images are mirrored at random."""
+    distillation: float = 0.0
+    """Weight of the parent's answers in the labels that children learn (fraction)."""
 
     def __post_init__(self):
         _require_positive(self, "initial_steps", "child_steps", "final_steps", "batch")
         _require_positive(self, "learning_rate", "final_learning_rate")
+        if not 0 <= self.distillation <= 1:
+            raise ValueError(
+                f"distillation is {self.distillation}, expected a fraction, 0 to 1"
+            )
         if self.weight_decay < 0 or self.shift < 0:
             raise ValueError(
                 f"weight_decay is {self.weight_decay} and shift is {self.shift}, "

@@ -105,6 +105,7 @@ def _problem(config: SearchConfig, space: SearchSpace, images: ImageData) -> Pro
         validation_images=evaluation.validation_images,
         validation_labels=evaluation.validation_labels,
         limits=limits,
+        distillation=training.distillation,
     )
 
 

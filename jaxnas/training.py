@@ -27,7 +27,8 @@ from jaxnas.types import Genotype, Key
 
 Images = UInt8[Array, "images height width channels"]
 Labels = Int[Array, " images"]
-
+SoftLabels = Float[Array, "images classes"]
+"""Shares of all classes, as a teacher gives them."""
 
 NO_LABEL = -1
 """The label of an image that does not count; no prediction equals it."""
@@ -63,7 +64,7 @@ def fit(
     genotype: Genotype,
     scheme: Int[Array, ""],
     images: Images,
-    labels: Labels,
+    labels: Labels | SoftLabels,
     recipe: Recipe,
     schemes: tuple[str, ...] = SCHEMES,
 ) -> Weights:
@@ -115,7 +116,10 @@ def _loss(params, statistics, space, genotype, scheme, images, labels, *, scheme
         schemes=schemes,
         train=True,
     )
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if labels.ndim == 1:
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    else:
+        loss = optax.softmax_cross_entropy(logits, labels)
     return jnp.mean(loss), moved
 
 
@@ -142,8 +146,8 @@ def _fitter(space, schemes, batch, weight_decay, shift, flip):
 
     def one(member, scheme, images, labels, steps, rate):
         recipe = Recipe(steps, rate, batch, weight_decay, shift, flip)
-        key, weights, genotype = member
-        data = scheme, images, labels
+        key, weights, genotype, taught = member
+        data = scheme, images, labels if taught is None else taught
         return fit(key, space, weights, genotype, *data, recipe, schemes)
 
     return one
@@ -158,19 +162,21 @@ def fit_group(
     labels: Labels,
     recipe: Recipe,
     *,
+    taught: Float[Array, "networks images classes"] | None = None,
     scheme: int = 0,
     schemes: tuple[str, ...] = SCHEMES,
 ) -> Weights:
     """Train every network of a group in one compiled call; leading axis `networks`.
 
-    The program serves all `schemes`, of which `scheme` is an index; one that serves
-    fewer compiles sooner.
+    `taught` are labels for each network, from `taught_labels`, in place of those that
+    all share. The program serves all `schemes`, of which `scheme` is an index; one that
+    serves fewer compiles sooner.
     """
     options = recipe._asdict()
     steps, rate = options.pop("steps"), options.pop("learning_rate")
     return map_over_devices(
         _fitter(space, schemes, **options),
-        (keys, weights, genotypes),
+        (keys, weights, genotypes, taught),
         jnp.int32(scheme),
         images,
         labels,
@@ -179,15 +185,65 @@ def fit_group(
     )
 
 
+def taught_labels(
+    space: SearchSpace,
+    weights: Weights,
+    genotypes: Int[Array, "networks genes"],
+    images: Images,
+    labels: Labels,
+    share: float,
+    *,
+    scheme: int = 0,
+    schemes: tuple[str, ...] = SCHEMES,
+    batch: int = 128,
+) -> Float[Array, "networks images classes"]:
+    """What each of some teachers makes of the images, mixed with the true labels.
+
+    Distillation (Hinton, Vinyals and Dean, "Distilling the knowledge in a neural
+    network", 2015) at temperature one: cross-entropy with `share` times the teacher's
+    probabilities and the rest true labels. Teachers see the images as they are.
+
+    Raises:
+      ValueError: the share is not between 0 and 1.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"found share={share}, expected 0 to 1")
+    members, options = (weights, genotypes), (jnp.int32(scheme), images)
+    answers = map_over_devices(_teacher(space, schemes, batch), members, *options)
+    true = jax.nn.one_hot(labels, space.classes)
+    return share * answers + (1 - share) * true[None]
+
+
+@functools.cache
+def _teacher(space, schemes, batch):
+    """Probabilities of one member of a group, image batch after image batch."""
+
+    def one(member, scheme, images):
+        def answer(part):
+            options = {"scheme": scheme, "schemes": schemes, "train": False}
+            logits, _ = supernet.apply(space, *member[0], member[1], part, **options)
+            return jax.nn.softmax(logits)
+
+        parts = lax.map(answer, _in_batches(images, batch))
+        return parts.reshape(-1, parts.shape[-1])[: images.shape[0]]
+
+    return one
+
+
+def _in_batches(images, batch):
+    missing = -images.shape[0] % batch
+    images = jnp.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+    return images.reshape(-1, batch, *images.shape[1:])
+
+
 @functools.cache
 def _evaluator(space, schemes, batch):
     """The error of one member of a group, image batch after image batch."""
 
     def one(member, scheme, images, labels):
         missing = -images.shape[0] % batch
-        images = jnp.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
         labels = jnp.pad(labels, (0, missing), constant_values=NO_LABEL)
-        parts = images.reshape(-1, batch, *images.shape[1:]), labels.reshape(-1, batch)
+        parts = _in_batches(images, batch), labels.reshape(-1, batch)
 
         def count(part):
             return correct(space, *member, scheme, *part, schemes)

@@ -182,6 +182,16 @@ def test_another_key_gives_other_networks():
     assert found != {one.genotype for one in history()[1][1]}
 
 
+def test_children_may_learn_from_their_parents():
+    """The same children, which end with other weights."""
+    before, (plain, expected) = history()[0][0], history()[1]
+    problem = stage().problem._replace(distillation=0.9)
+    taught, individuals = generation(jax.random.fold_in(KEY, 1), problem, before)
+    assert [one.genotype for one in individuals] == [one.genotype for one in expected]
+    kernels = [np.asarray(one.weights.params.head.kernel) for one in (plain, taught)]
+    assert not np.array_equal(*kernels)
+
+
 def test_a_space_with_too_few_networks_is_refused():
     few = dataclasses.replace(
         CONFIG.space,

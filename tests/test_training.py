@@ -31,13 +31,22 @@ from jaxnas.training import (
     evaluate_group,
     fit_group,
     initial_weights,
+    taught_labels,
 )
 
 KEYS = jax.random.split(jax.random.key(3), GROUP)
 CONV, INVERTED = 1, 3
 
 
-def train(keys=KEYS, weights=None, rows=range(GROUP), scheme=0, images=None, **changes):
+def train(
+    keys=KEYS,
+    weights=None,
+    rows=range(GROUP),
+    scheme=0,
+    images=None,
+    taught=None,
+    **changes,
+):
     """A short training of some rows of the shared group."""
     rows = np.array(rows)
     pictures, labels = train_set() if images is None else images
@@ -50,6 +59,7 @@ def train(keys=KEYS, weights=None, rows=range(GROUP), scheme=0, images=None, **c
         pictures,
         labels,
         recipe(**{"steps": 5} | changes),
+        taught=taught,
         scheme=scheme,
     )
 
@@ -175,6 +185,39 @@ def test_a_step_is_that_of_optax():
         strict=True,
     ):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def taught(share):
+    return taught_labels(space(), trained(), genotypes(), *train_set(), share)
+
+
+def test_teachers_share_their_probabilities():
+    images, labels = train_set()
+    true = np.asarray(jax.nn.one_hot(labels, space().classes))
+    np.testing.assert_array_equal(taught(0.0), np.stack([true] * GROUP))
+    found = np.asarray(taught(0.25))
+    assert found.shape == (GROUP, len(labels), space().classes)
+    for row in (CONV, INVERTED):
+        answers = logits(member(trained(), row), genotypes()[row], images)
+        expected = 0.25 * np.asarray(jax.nn.softmax(answers)) + 0.75 * true
+        np.testing.assert_allclose(found[row], expected, atol=1e-5)
+
+
+def test_every_network_learns_from_its_own_teacher():
+    """True labels as shares train as they do as numbers; a teacher's train otherwise,
+    and each network by its own alone."""
+    true = taught(0.0)
+    plain, same = train(), train(taught=true)
+    assert np.all(moved(plain, same) < 1e-3 * moved(fresh(), plain))
+    mixed = train(taught=true.at[INVERTED].set(taught(0.9)[INVERTED]))
+    difference = moved(same, mixed)
+    assert difference[INVERTED] > 1e-2
+    assert np.sum(difference) == difference[INVERTED]
+
+
+def test_a_share_is_a_fraction():
+    with pytest.raises(ValueError, match="share=1.5, expected 0 to 1"):
+        taught(1.5)
 
 
 def test_errors_are_shares_of_wrong_answers():

@@ -29,6 +29,7 @@ from jaxnas.training import (
     evaluate_group,
     fit_group,
     initial_weights,
+    taught_labels,
 )
 from jaxnas.types import Key
 
@@ -48,6 +49,7 @@ class Problem(NamedTuple):
     validation_images: Images
     validation_labels: Labels
     limits: tuple[Limit, ...] = ()
+    distillation: float = 0.0
 
 
 class Ancestors(NamedTuple):
@@ -134,7 +136,10 @@ def generation(
         state.parents,
         children,
     )
-    weights, error = _train(problem, training, weights, children, problem.child_recipe)
+    taught = _taught(problem, before, state.parents)
+    weights, error = _train(
+        problem, training, weights, children, problem.child_recipe, taught
+    )
     objectives = measured(problem, children, error)
     fitness = _columns(objectives, problem.objectives)
     after, _ = algorithm.tell(telling, children, fitness, state, params)
@@ -211,12 +216,27 @@ def _with_ancestors(weights, ancestors, genotypes):
     return jax.tree.map(chosen, weights, ancestors.weights)
 
 
-def _train(problem, key, weights, genotypes, recipe):
+def _taught(problem, before, parents):
+    """Labels of a group of children, to which their parents contribute a share."""
+    if not problem.distillation:
+        return None
+    rows = jnp.maximum(parents, 0)
+    teachers = jax.tree.map(lambda leaf: leaf[rows], before.weights)
+    genotypes = before.algorithm.population[rows]
+    images, labels = problem.train_images, problem.train_labels
+    data = images, labels, problem.distillation
+    taught = taught_labels(problem.space, teachers, genotypes, *data)
+    true = jax.nn.one_hot(labels, problem.space.classes)
+    return jnp.where((parents < 0)[:, None, None], true[None], taught)
+
+
+def _train(problem, key, weights, genotypes, recipe, taught=None):
     """Train a group and measure its validation error."""
     keys = jax.random.split(key, genotypes.shape[0])
     images, labels = problem.train_images, problem.train_labels
     space = problem.space
-    weights = fit_group(keys, space, weights, genotypes, images, labels, recipe)
+    members = keys, space, weights, genotypes
+    weights = fit_group(*members, images, labels, recipe, taught=taught)
     images, labels = problem.validation_images, problem.validation_labels
     return weights, evaluate_group(space, weights, genotypes, images, labels)
 

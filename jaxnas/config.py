@@ -188,7 +188,7 @@ class SearchConfig:
     evolution: EvolutionConfig = EvolutionConfig()
     training: TrainingConfig = TrainingConfig()
     hardware: Accelerator = Accelerator(convention="scalesim")
-    """What the networks are meant for: a preset, a file or fields of one's own."""
+    """What the networks are meant for: `preset(NAME)`, `load(FILE)` or one's own."""
     faults: FaultConfig = FaultConfig()
 
     def __post_init__(self):

@@ -9,8 +9,9 @@ import typing
 
 from jaxnas.hardware.accelerators import Accelerator
 from jaxnas.networks.space import Stage
+from jaxnas.search.catalogue import ALGORITHMS
 from jaxnas.search.limits import parse_limits
-from jaxnas.search.objectives import CHEAP, EXPENSIVE
+from jaxnas.search.objectives import CHEAP, EXPENSIVE, STRUCK
 
 
 def _require_positive(config, *names: str) -> None:
@@ -56,6 +57,8 @@ class SpaceConfig:
 class EvolutionConfig:
     """How the search proceeds."""
 
+    algorithm: str = "lemonade"
+    """'lemonade', 'nsga2', 'nsga3', 'aging' or 'random' (name)."""
     objectives: tuple[str, ...] = (
         "validation_error",
         "activation_fragility",
@@ -63,7 +66,9 @@ class EvolutionConfig:
         "latency_cycles",
         "weight_bytes",
     )
-    """Objectives to minimise; validation_error must be among them (names)."""
+    """Objectives to minimise; validation_error must be among them. struck_error is the
+    measured error under bit faults, of which the upper limit of an interval counts
+    (names)."""
     generations: int = 10
     """Generations after the initial one (count)."""
     initial: int = 16
@@ -80,6 +85,14 @@ class EvolutionConfig:
 
     limits: tuple[str, ...] = ()
     """Costs that no network may exceed, such as weight_bytes<=262144 (texts)."""
+    screening: int = 0
+    """How many children a surrogate chooses from for each that is trained, as it
+    expects their expensive objectives to be; 0 for no surrogate (count)."""
+    strike_rate: float = 1e-3
+    """Bit error rate of struck_error (per stored bit and inference)."""
+    strike_trials: int = 16
+    """Fault patterns of struck_error, per network and generation that it lives, for
+    faults.images images each (count)."""
     patience: int = 0
     """The search ends after so many generations that did not enlarge the hypervolume;
     0 never ends it early (count)."""
@@ -89,28 +102,44 @@ class EvolutionConfig:
 
     def __post_init__(self):
         parse_limits(self.limits)
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(
+                f"algorithm is {self.algorithm!r}, expected one of {ALGORITHMS}"
+            )
         _require_positive(
             self, "initial", "population", "proposals", "children", "finalists"
         )
-        for name in ("generations", "patience"):
+        if self.strike_trials < 2 or not 0 < self.strike_rate < 1:
+            raise ValueError(
+                f"strike_trials is {self.strike_trials} and strike_rate "
+                f"{self.strike_rate}, expected at least 2 trials and a rate between 0 "
+                "and 1"
+            )
+        for name in ("generations", "patience", "screening"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
         chosen = set(self.objectives)
-        known = chosen <= {EXPENSIVE, *CHEAP} and EXPENSIVE in chosen
+        known = chosen <= {EXPENSIVE, STRUCK, *CHEAP} and EXPENSIVE in chosen
         if not known or len(chosen) < 2 or len(chosen) < len(self.objectives):
             raise ValueError(
                 f"objectives are {self.objectives}, expected {EXPENSIVE} and at least "
-                f"one of {CHEAP}, each once"
+                f"one of {(STRUCK, *CHEAP)}, each once"
             )
         if self.initial > self.population:
             raise ValueError(
                 f"initial is {self.initial} networks, more than the population of "
                 f"{self.population}: enlarge the population"
             )
-        if self.proposals < self.children:
+        if self.algorithm == "lemonade" and not chosen & set(CHEAP):
             raise ValueError(
-                f"proposals is {self.proposals}, fewer than the {self.children} "
-                "children of a generation: propose more"
+                f"objectives are {self.objectives}, expected at least one of {CHEAP}: "
+                "lemonade proposes networks where the front is sparse in these"
+            )
+        asked = self.children * (self.screening or 1)
+        if self.proposals < asked:
+            raise ValueError(
+                f"proposals is {self.proposals}, fewer than the {asked} children "
+                "that a generation needs: propose more"
             )
 
 

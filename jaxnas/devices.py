@@ -39,6 +39,25 @@ def map_over_devices(function: Callable, items, *shared):
     return jax.tree.map(lambda leaf: leaf[:count], results)
 
 
+def map_over_processes(function: Callable, items, *shared):
+    """`map_over_devices` whose items are parted over all processes first.
+
+    Every process of `jax.distributed` calls this alike, computes its share and gets the
+    results of all.
+    """
+    processes = jax.process_count()
+    if processes == 1:
+        return map_over_devices(function, items, *shared)
+    count = jax.tree.leaves(items)[0].shape[0]
+    rows = np.arange(count + -count % processes).clip(max=count - 1)
+    own = np.split(rows, processes)[jax.process_index()]
+    share = jax.tree.map(lambda leaf: jnp.asarray(leaf)[own], items)
+    gathered = across_processes(map_over_devices(function, share, *shared))
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(np.concatenate(leaf)[:count]), gathered
+    )
+
+
 def map_apart(function: Callable, items, *shared):
     """`map_over_devices` with a program of its own on every device; host arrays.
 

@@ -18,15 +18,20 @@ from jaxnas.config import SearchConfig, from_plain
 from jaxnas.networks import space as spaces
 from jaxnas.preparation import GENERATION, START, Stage, prepare
 from jaxnas.progress import progress_bar
-from jaxnas.search.evolution import Ancestors, Evolution, Problem, generation, start
+from jaxnas.search.evolution import (
+    Evolution,
+    empty_evolution,
+    front_of,
+    generation,
+    start,
+)
+from jaxnas.search.founders import Ancestors
 from jaxnas.search.hypervolume import hypervolume
 from jaxnas.search.objectives import (
     EXPENSIVE,
     HYPERVOLUME_REFERENCE,
     hypervolume_points,
 )
-from jaxnas.training import initial_weights
-from jaxnas.types import Key
 
 
 def evolve(stage: Stage) -> Evolution:
@@ -81,10 +86,11 @@ def ancestors_of(stage: Stage) -> Ancestors | None:
             "space and the data as in its config.json"
         )
     evolution = checkpoints.restore(folder, search_state(other), done)
-    rows = np.flatnonzero(evolution.algorithm.mask)
+    front = front_of(evolution)
+    rows = np.flatnonzero(front.mask)
     return Ancestors(
-        evolution.algorithm.population[rows],
-        jax.tree.map(lambda leaf: leaf[rows], evolution.weights),
+        front.genotypes[rows],
+        jax.tree.map(lambda leaf: leaf[rows], front.weights),
     )
 
 
@@ -126,21 +132,21 @@ def _one_generation(
 def _state(stage: Stage, number: int, evolution: Evolution) -> dict:
     """The line of `progress.jsonl` after a generation."""
     objectives = stage.problem.objectives
-    state = evolution.algorithm
+    front = front_of(evolution)
     records = runs.read_lines(stage.out / "records.jsonl")
     initial = [r["objectives"] for r in records if r["generation"] == 0]
     initial = np.array([[one[name] for name in objectives] for one in initial])
-    fitness = np.where(state.mask[:, None], state.fitness, 1.0)
+    fitness = np.where(np.asarray(front.mask)[:, None], front.fitness, 1.0)
     points = hypervolume_points(fitness, initial, objectives)
     reference = jnp.full(len(objectives), HYPERVOLUME_REFERENCE)
     volume = jax.jit(hypervolume)(
-        jnp.asarray(points, jnp.float32), reference, state.mask
+        jnp.asarray(points, jnp.float32), reference, front.mask
     )
-    best = state.best_fitness[objectives.index(EXPENSIVE)]
+    best = evolution.algorithm.best_fitness[objectives.index(EXPENSIVE)]
     return {
         "generation": number,
         "evaluated": int(evolution.evaluated),
-        "front_size": int(state.mask.sum()),
+        "front_size": int(front.mask.sum()),
         "hypervolume": float(volume),
         "best_validation_error": float(best),
     }
@@ -149,20 +155,5 @@ def _state(stage: Stage, number: int, evolution: Evolution) -> dict:
 def search_state(stage: Stage) -> Evolution:
     """The shapes and types of the search's state, without computing it."""
     return jax.eval_shape(
-        functools.partial(_empty_evolution, stage.problem), stage.key(START)
-    )
-
-
-def _empty_evolution(problem: Problem, key: Key) -> Evolution:
-    algorithm, rows = problem.algorithm, problem.algorithm.population_size
-    genotypes = jnp.zeros((1, problem.space.genes), jnp.int32)
-    fitness = jnp.zeros((1, algorithm.num_objectives))
-    return Evolution(
-        algorithm=algorithm.init(key, genotypes, fitness, algorithm.default_params),
-        weights=jax.tree.map(
-            lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype),
-            initial_weights(key, problem.space),
-        ),
-        identity=jnp.zeros(rows, jnp.int32),
-        evaluated=jnp.int32(0),
+        functools.partial(empty_evolution, stage.problem), stage.key(START)
     )

@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from jaxnas import checkpoints, runs
 from jaxnas.config import SearchConfig, from_plain
-from jaxnas.evolving import ancestors_of, evolve, search_state
+from jaxnas.evolving import ancestors_of, evolve
 from jaxnas.front import finalists_of, front_rows, members_of, write_front
 from jaxnas.measurement import (
     TARGETS,
@@ -38,7 +38,7 @@ from jaxnas.preparation import (
 )
 from jaxnas.progress import progress_bar
 from jaxnas.report import write_report
-from jaxnas.search.evolution import Evolution
+from jaxnas.search.evolution import Front, front_of
 from jaxnas.sensitivity import measure_sensitivity
 
 
@@ -62,11 +62,11 @@ def search(
     runs.open_run(
         out, name, config, resume=resume, overwrite=overwrite, command=command
     )
-    evolution = evolve(stage)
+    front = front_of(evolve(stage))
     with progress_bar() as progress:
-        finalists = _train(stage, evolution, progress)
-        _measure(stage, evolution, finalists, progress)
-    write_front(stage, evolution, finalists)
+        finalists = _train(stage, front, progress)
+        _measure(stage, front, finalists, progress)
+    write_front(stage, front, finalists)
     write_report(out)
     return out
 
@@ -98,32 +98,30 @@ def inject(
         )
     described = json.loads((run / "config.json").read_text())
     stage = prepare(from_plain(SearchConfig, described["config"]), run)
-    evolution = evolve(stage)
+    front = front_of(evolve(stage))
     images = stage.config.faults.images
     faults = Faults(rates, trials, images, half_width, kind, stored)
     runs.keep_lines(run / "faults.jsonl", lambda line: True)
     with progress_bar() as progress:
-        finalists = _train(stage, evolution, progress)
-        rows = front_rows(stage, evolution, finalists)
+        finalists = _train(stage, front, progress)
+        rows = front_rows(stage, front, finalists)
         members = [m for m in members_of(rows) if SCHEMES[m[0]] in schemes]
         total = len(members) * len(stored) * len(rates) * trials
         task = progress.add_task("faults: trials", total=total)
         advance = functools.partial(progress.advance, task)
         for scheme, row in members:
-            lines = _measure_one(
-                stage, evolution, finalists, scheme, row, faults, advance
-            )
+            lines = _measure_one(stage, front, finalists, scheme, row, faults, advance)
             runs.append_lines(run / "faults.jsonl", lines)
         if sensitivity_trials:
             best = [member for member in members if member[1] == rows[0]]
             count = stored, sensitivity_trials
-            _write_sensitivity(stage, evolution, finalists, best, *count, progress)
+            _write_sensitivity(stage, front, finalists, best, *count, progress)
     write_report(run)
     return run
 
 
 def _write_sensitivity(
-    stage, evolution, finalists, members, stored, trials, progress
+    stage, front, finalists, members, stored, trials, progress
 ) -> None:
     """`sensitivity.csv`: the bits of one network, in every scheme of `members`."""
     task = progress.add_task("single flips: trials", total=None)
@@ -131,7 +129,7 @@ def _write_sensitivity(
     for scheme, row in members:
         module, variables = materialize(
             stage.problem.space,
-            evolution.algorithm.population[row],
+            front.genotypes[row],
             *jax.tree.map(lambda leaf: leaf[row], finalists[scheme].weights),  # noqa: B023
             scheme=SCHEMES[scheme],
         )
@@ -144,23 +142,23 @@ def _write_sensitivity(
             trials=trials,
             advance=functools.partial(progress.advance, task),
         )
-        about = {"network": int(evolution.identity[row]), "scheme": SCHEMES[scheme]}
+        about = {"network": int(front.identity[row]), "scheme": SCHEMES[scheme]}
         rows += [about | one for one in found]
     runs.write_table(stage.out / "sensitivity.csv", rows)
 
 
-def _train(stage: Stage, evolution: Evolution, progress: Progress) -> list[Finalists]:
+def _train(stage: Stage, front: Front, progress: Progress) -> list[Finalists]:
     """The front's networks trained to the end in every scheme, empty rows at zero."""
-    rows = np.flatnonzero(finalists_of(stage, evolution))
+    rows = np.flatnonzero(finalists_of(stage, front))
     task = progress.add_task("final training: networks", total=len(SCHEMES) * len(rows))
-    template = _final_template(stage)
+    template = _final_template(front)
     finalists = []
     for scheme, name in enumerate(SCHEMES):
         folder = stage.out / "checkpoints" / f"final-{name}"
         if checkpoints.latest_step(folder) is None:
             trained = _train_scheme(
                 stage,
-                evolution,
+                front,
                 rows,
                 scheme,
                 functools.partial(progress.advance, task),
@@ -172,13 +170,13 @@ def _train(stage: Stage, evolution: Evolution, progress: Progress) -> list[Final
     return finalists
 
 
-def _train_scheme(stage, evolution, rows, scheme, advance) -> Finalists:
+def _train_scheme(stage, front, rows, scheme, advance) -> Finalists:
     training, problem = stage.config.training, stage.problem
     trained = train_finalists(
         stage.key(FINAL, scheme),
         problem.space,
-        jax.tree.map(lambda leaf: leaf[rows], evolution.weights),
-        evolution.algorithm.population[rows],
+        jax.tree.map(lambda leaf: leaf[rows], front.weights),
+        front.genotypes[rows],
         problem.train_images,
         problem.train_labels,
         stage.evaluation,
@@ -187,26 +185,24 @@ def _train_scheme(stage, evolution, rows, scheme, advance) -> Finalists:
         group=problem.algorithm.accepted,
         advance=advance,
     )
-    size = problem.algorithm.population_size
+    size = len(front.mask)
     return jax.tree.map(
         lambda leaf: jnp.zeros((size, *leaf.shape[1:]), leaf.dtype).at[rows].set(leaf),
         trained,
     )
 
 
-def _final_template(stage: Stage) -> Finalists:
-    weights = search_state(stage).weights
-    errors = jax.ShapeDtypeStruct(
-        (stage.problem.algorithm.population_size,), jnp.float32
-    )
-    return Finalists(weights, errors, errors, errors)
+def _final_template(front: Front) -> Finalists:
+    like = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)  # noqa: E731
+    errors = jax.ShapeDtypeStruct(front.mask.shape, jnp.float32)
+    return Finalists(jax.tree.map(like, front.weights), errors, errors, errors)
 
 
-def _measure(stage, evolution, finalists, progress) -> None:
+def _measure(stage, front, finalists, progress) -> None:
     """Append the fault records that are missing, one network and scheme at a time."""
     settings = stage.config.faults
     faults = Faults(settings.rates, settings.trials, settings.images)
-    members = members_of(front_rows(stage, evolution, finalists))
+    members = members_of(front_rows(stage, front, finalists))
     path = stage.out / "faults.jsonl"
     per_member = 2 * len(faults.rates)
     found = [_group(line) for line in runs.read_lines(path)]
@@ -215,12 +211,12 @@ def _measure(stage, evolution, finalists, progress) -> None:
     total = len(members) * per_member * faults.trials
     task = progress.add_task("faults: trials", total=total)
     for scheme, row in members:
-        if (int(evolution.identity[row]), SCHEMES[scheme]) in whole:
+        if (int(front.identity[row]), SCHEMES[scheme]) in whole:
             progress.advance(task, per_member * faults.trials)
             continue
         lines = _measure_one(
             stage,
-            evolution,
+            front,
             finalists,
             scheme,
             row,
@@ -234,19 +230,19 @@ def _group(line: dict) -> tuple[int, str]:
     return line["id"], line["scheme"]
 
 
-def _measure_one(stage, evolution, finalists, scheme, row, faults, advance):
+def _measure_one(stage, front, finalists, scheme, row, faults, advance):
     one = finalists[scheme]
     records = measure_faults(
         stage.key(FAULTS),
         stage.problem.space,
         jax.tree.map(lambda leaf: leaf[row], one.weights),
-        evolution.algorithm.population[row],
+        front.genotypes[row],
         jnp.asarray(stage.images.test_images),
         jnp.asarray(stage.images.test_labels),
         faults,
         scheme=scheme,
         advance=advance,
     )
-    member = {"id": int(evolution.identity[row]), "scheme": SCHEMES[scheme]}
+    member = {"id": int(front.identity[row]), "scheme": SCHEMES[scheme]}
     clean = {"clean_accuracy": 1 - float(one.test_error[row])}
     return [{**member, **record, **clean} for record in records]

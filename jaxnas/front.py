@@ -10,30 +10,26 @@ from jaxnas.measurement import Finalists
 from jaxnas.networks.layers import SCHEMES
 from jaxnas.preparation import Stage
 from jaxnas.search.crowding import thin
-from jaxnas.search.evolution import Evolution
+from jaxnas.search.evolution import Front
 from jaxnas.search.objectives import CHEAP, EXPENSIVE
 from jaxnas.search.pareto import nondominated
 
 
-def finalists_of(stage: Stage, evolution: Evolution) -> Bool[Array, " population"]:
-    """The population rows that are trained to the end: the front, thinned."""
-    state = evolution.algorithm
-    return jax.jit(thin)(state.fitness, stage.config.evolution.finalists, state.mask)
+def finalists_of(stage: Stage, front: Front) -> Bool[Array, " rows"]:
+    """The rows of the front that are trained to the end: as many as are wanted."""
+    return jax.jit(thin)(front.fitness, stage.config.evolution.finalists, front.mask)
 
 
-def front_rows(
-    stage: Stage, evolution: Evolution, finalists: list[Finalists]
-) -> list[int]:
-    """Population rows of the final front, by validation error after final training.
+def front_rows(stage: Stage, front: Front, finalists: list[Finalists]) -> list[int]:
+    """Rows of the front that are left, by validation error after final training.
 
     The final training moves the errors, so networks that are dominated now are left.
     """
-    problem, state = stage.problem, evolution.algorithm
     error = finalists[0].validation_error
-    column = problem.objectives.index(EXPENSIVE)
-    fitness = jnp.asarray(state.fitness).at[:, column].set(error)
-    front = np.asarray(nondominated(fitness, finalists_of(stage, evolution)))
-    rows = np.flatnonzero(front)
+    column = stage.problem.objectives.index(EXPENSIVE)
+    fitness = jnp.asarray(front.fitness).at[:, column].set(error)
+    left = np.asarray(nondominated(fitness, finalists_of(stage, front)))
+    rows = np.flatnonzero(left)
     return [
         int(row) for row in rows[np.argsort(np.asarray(error)[rows], kind="stable")]
     ]
@@ -44,14 +40,14 @@ def members_of(rows: list[int]) -> list[tuple[int, int]]:
     return [(scheme, row) for row in rows for scheme in range(len(SCHEMES))]
 
 
-def write_front(stage, evolution, finalists) -> None:
+def write_front(stage, front, finalists) -> None:
     """`front.csv`: every front member with all that is known of it."""
     records = {r["id"]: r for r in runs.read_lines(stage.out / "records.jsonl")}
     faults = runs.read_lines(stage.out / "faults.jsonl")
     widest = max(stage.problem.space.word_bits)
     rows = []
-    for row in front_rows(stage, evolution, finalists):
-        record = records[int(evolution.identity[row])]
+    for row in front_rows(stage, front, finalists):
+        record = records[int(front.identity[row])]
         entry = {name: record[name] for name in ("id", "generation", "architecture")}
         entry["genotype"] = " ".join(map(str, record["genotype"]))
         entry[EXPENSIVE] = float(finalists[0].validation_error[row])

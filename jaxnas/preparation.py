@@ -3,7 +3,6 @@
 Everything that can be wrong with a configuration shows here, before any training.
 """
 
-import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,13 +13,12 @@ import numpy as np
 from jaxnas.config import SearchConfig
 from jaxnas.data import ImageData, load_images
 from jaxnas.measurement import Evaluation
-from jaxnas.networks import space as spaces
 from jaxnas.networks.space import SearchSpace
-from jaxnas.search.evolution import Problem
-from jaxnas.search.lemonade import Lemonade
-from jaxnas.search.limits import limited_objectives, parse_limits
-from jaxnas.search.morphisms import mutate
-from jaxnas.search.objectives import EXPENSIVE, cheap_objectives
+from jaxnas.search.catalogue import network_search
+from jaxnas.search.evaluation import Problem
+from jaxnas.search.limits import parse_limits
+from jaxnas.search.objectives import STRUCK, cheap_objectives
+from jaxnas.search.strikes import Strikes
 from jaxnas.training import NO_LABEL, Recipe
 from jaxnas.types import Key
 
@@ -78,19 +76,17 @@ def _space(config: SearchConfig, images: ImageData) -> SearchSpace:
 
 def _problem(config: SearchConfig, space: SearchSpace, images: ImageData) -> Problem:
     evolution, training = config.evolution, config.training
-    chosen = tuple(name for name in evolution.objectives if name != EXPENSIVE)
-    limits = parse_limits(evolution.limits)
     evaluation = _evaluation(images)
     first = recipe(config, training.initial_steps, training.learning_rate)
-    algorithm = Lemonade(
-        evolution.population,
-        spaces.smallest(space),
-        num_objectives=len(evolution.objectives),
-        mutate=_with_space(mutate, space),
-        cheap=limited_objectives(space, config.hardware, chosen, limits),
+    algorithm = network_search(
+        evolution.algorithm,
+        space,
+        config.hardware,
+        evolution.objectives,
+        population=evolution.population,
+        children=evolution.children * (evolution.screening or 1),
         proposals=evolution.proposals,
-        accepted=evolution.children,
-        memory=max(1024, evolution.population, evolution.children),
+        limits=parse_limits(evolution.limits),
     )
     return Problem(
         space=space,
@@ -98,21 +94,25 @@ def _problem(config: SearchConfig, space: SearchSpace, images: ImageData) -> Pro
         cheap=cheap_objectives(space, config.hardware),
         objectives=evolution.objectives,
         initial=evolution.initial,
+        group=evolution.children,
         initial_recipe=first,
         child_recipe=first._replace(steps=training.child_steps),
         train_images=jnp.asarray(images.train_images),
         train_labels=jnp.asarray(images.train_labels),
         validation_images=evaluation.validation_images,
         validation_labels=evaluation.validation_labels,
-        limits=limits,
         distillation=training.distillation,
+        strikes=_strikes(config),
     )
 
 
-@functools.cache
-def _with_space(operator, space):
-    # Cached: algorithms are equal, and share programs, if their functions are.
-    return lambda key, genotype: operator(key, space, genotype)
+def _strikes(config: SearchConfig) -> Strikes | None:
+    """The trials of the search, where their outcome is an objective."""
+    evolution = config.evolution
+    if STRUCK not in evolution.objectives:
+        return None
+    counts = evolution.strike_trials, config.faults.images
+    return Strikes(config.seed, evolution.strike_rate, *counts)
 
 
 def recipe(config: SearchConfig, steps: int, learning_rate: float) -> Recipe:

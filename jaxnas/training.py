@@ -1,9 +1,10 @@
 """Quantisation-aware training and evaluation of genotypes, a whole group in one call.
 
-A group is a leading axis over networks, parted over the devices; each device runs its
-share one after another in one compiled program, since a batched index would make every
-switch of the supernet run all its branches. The number of steps is traced, so short and
-long trainings share a program. Network k of a group depends on its own key, weights and
+A group is a leading axis over networks, parted over all devices of all processes (those
+of `jax.distributed`, which then make every call alike). Each device runs its share one
+after another in one compiled program, since a batched index would make every switch of
+the supernet run all its branches. The number of steps is traced, so short and long
+trainings share a program. Network k of a group depends on its own key, weights and
 genotype only.
 """
 
@@ -18,7 +19,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from jaxtyping import Key as Keys
 
 from jaxnas.data import augment
-from jaxnas.devices import map_over_devices
+from jaxnas.devices import map_over_processes
 from jaxnas.networks import supernet
 from jaxnas.networks.extents import Network
 from jaxnas.networks.layers import SCHEMES
@@ -174,7 +175,7 @@ def fit_group(
     """
     options = recipe._asdict()
     steps, rate = options.pop("steps"), options.pop("learning_rate")
-    return map_over_devices(
+    return map_over_processes(
         _fitter(space, schemes, **options),
         (keys, weights, genotypes, taught),
         jnp.int32(scheme),
@@ -209,7 +210,7 @@ def taught_labels(
     if not 0 <= share <= 1:
         raise ValueError(f"found share={share}, expected 0 to 1")
     members, options = (weights, genotypes), (jnp.int32(scheme), images)
-    answers = map_over_devices(_teacher(space, schemes, batch), members, *options)
+    answers = map_over_processes(_teacher(space, schemes, batch), members, *options)
     true = jax.nn.one_hot(labels, space.classes)
     return share * answers + (1 - share) * true[None]
 
@@ -272,4 +273,4 @@ def evaluate_group(
     """
     evaluator = _evaluator(space, schemes, batch)
     members = weights, genotypes
-    return map_over_devices(evaluator, members, jnp.int32(scheme), images, labels)
+    return map_over_processes(evaluator, members, jnp.int32(scheme), images, labels)

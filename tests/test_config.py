@@ -110,7 +110,8 @@ def test_counts_and_rates_must_be_positive(kind, name, value):
     assert str(error.value) == f"{name} is {value}, expected more than 0"
 
 
-NAMES = f"expected validation_error and at least one of {CHEAP}, each once"
+CHOICE = ("struck_error", *CHEAP)
+NAMES = f"expected validation_error and at least one of {CHOICE}, each once"
 BAD = {
     "generations is -1, expected 0 or more": (EvolutionConfig, {"generations": -1}),
     f"objectives are ('validation_error',), {NAMES}": (
@@ -133,10 +134,23 @@ BAD = {
         EvolutionConfig,
         {"initial": 9, "population": 8},
     ),
-    "proposals is 3, fewer than the 4 children of a generation: propose more": (
+    "proposals is 3, fewer than the 4 children that a generation needs: propose more": (
         EvolutionConfig,
         {"proposals": 3, "children": 4},
     ),
+    "algorithm is 'nsga4', expected one of "
+    "('lemonade', 'nsga2', 'nsga3', 'aging', 'random')": (
+        EvolutionConfig,
+        {"algorithm": "nsga4"},
+    ),
+    "objectives are ('validation_error', 'struck_error'), expected at least one of "
+    f"{CHEAP}: lemonade proposes networks where the front is sparse in these": (
+        EvolutionConfig,
+        {"objectives": ("validation_error", "struck_error")},
+    ),
+    "strike_trials is 1 and strike_rate 0.001, expected at least 2 trials and a rate "
+    "between 0 and 1": (EvolutionConfig, {"strike_trials": 1}),
+    "screening is -1, expected 0 or more": (EvolutionConfig, {"screening": -1}),
     "weight_decay is -0.1 and shift is 0, expected 0 or more": (
         TrainingConfig,
         {"weight_decay": -0.1},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,41 @@ def test_a_single_process_gathers_its_own():
     found = across_processes({"a": np.arange(3), "b": np.float32(2)})
     np.testing.assert_array_equal(found["a"], [[0, 1, 2]])
     np.testing.assert_array_equal(found["b"], [2])
+
+
+PROCESSES = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import jax
+jax.distributed.initialize(f"localhost:{sys.argv[2]}", 2, int(sys.argv[3]))
+import test_devices as tests
+from jaxnas.devices import map_over_processes
+group = tests.items(3)
+results = map_over_processes(tests.chaotic, group, *tests.SHARED)
+print(json.dumps({"processes": jax.process_count(), "bits": tests.bits(results)}))
+"""
+
+
+def test_two_processes_share_items_and_get_all_results():
+    """One has two devices, the other one."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", PROCESSES, str(here), str(port)]
+    both = [
+        subprocess.Popen(
+            [*command, str(number)],
+            env=os.environ | {"JAX_NUM_CPU_DEVICES": str(2 - number)},
+            cwd=here.parent,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    for process in both:
+        report = json.loads(process.communicate()[0].splitlines()[-1])
+        assert report == {"processes": 2, "bits": bits(run(3))}
 
 
 COUNTS = (1, 3, 4, 5)

@@ -11,6 +11,7 @@ from jaxnas import evolving, runs
 from jaxnas.evolving import ancestors_of, evolve
 from jaxnas.preparation import prepare
 from jaxnas.runs import read_lines
+from jaxnas.search.evolution import front_of
 
 
 def configured(**changes):
@@ -71,17 +72,18 @@ def test_a_front_lives_on_with_its_weights(first, tmp_path):
     assert len(set(found)) == 2 * GROUP
     given = ancestors_of(stage)
     assert len(given.genotypes) == mask.sum()
-    kernel = np.asarray(before.weights.params.stem.kernel)[mask]
+    kernel = np.asarray(front_of(before).weights.params.stem.kernel)[mask]
     np.testing.assert_array_equal(given.weights.params.stem.kernel, kernel)
-    survivors = np.asarray(after.identity)[np.asarray(after.algorithm.mask)]
+    found = front_of(after)
+    survivors = np.asarray(found.identity)[np.asarray(found.mask)]
     old = [number for number in survivors if number < len(rows)]
     assert old
     for number in old:
         (row,) = np.flatnonzero(
-            (np.asarray(after.identity) == number) & np.asarray(after.algorithm.mask)
+            (np.asarray(found.identity) == number) & np.asarray(found.mask)
         )
-        found = np.asarray(after.weights.params.stem.kernel)[row]
-        np.testing.assert_allclose(found, kernel[number], atol=1e-6)
+        stem = np.asarray(found.weights.params.stem.kernel)[row]
+        np.testing.assert_allclose(stem, kernel[number], atol=1e-6)
 
 
 @pytest.mark.parametrize("run", ["nowhere", "empty"])

@@ -38,11 +38,11 @@ hardware.bandwidth hardware.energy hardware.area hardware.exposure hardware.coun
 hardware.relaxation hardware.latency
 analysis.resilience
 search.pareto search.crowding search.density search.hypervolume search.indicators
-search.identity search.morphisms search.objectives search.limits search.algorithms
-search.lemonade
+search.identity search.morphisms search.objectives search.limits search.founders
 search.genomes search.repeats search.archives search.states search.generations
-search.nsga2 search.nsga3 search.aging search.cheap
-search.random search.evolution
+search.nsga2 search.nsga3 search.aging search.lemonade search.cheap
+search.variations search.catalogue search.strikes search.surrogates
+search.evaluation search.screening search.evolution
 measurement sensitivity plots profiling results lineage reading report config
 overrides preparation
 evolving front costs experiment options cli

@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pareto_oracles import better
 from search_helpers import CONFIG, GROUP, assert_same, member, space, stage
 
 from jaxnas.networks import space as spaces
 from jaxnas.preparation import prepare
-from jaxnas.search.evolution import generation, measured, start
+from jaxnas.search.evaluation import measured
+from jaxnas.search.evolution import front_of, generation, start
 from jaxnas.search.objectives import CHEAP, EXPENSIVE
+from jaxnas.search.strikes import no_tally
 from jaxnas.training import evaluate_group
 
 KEY = jax.random.key(9)
@@ -70,7 +73,9 @@ def test_the_first_networks_are_the_trivial_one_and_others_without_parents():
 
 def test_parents_were_on_the_front_before():
     for (before, _), (_, children) in zip(history(), history()[1:], strict=False):
-        front = set(np.asarray(before.identity)[np.asarray(before.algorithm.mask)])
+        front = set(
+            np.asarray(before.population.identity)[np.asarray(before.algorithm.mask)]
+        )
         for child in children:
             assert len(child.parents) == 1 and set(child.parents) <= front
     # Different ones: the lineage is not just the first row's.
@@ -98,7 +103,7 @@ def test_rows_hold_the_individual_that_they_name():
     names = CONFIG.evolution.objectives
     for state, _ in history():
         for row in rows_of(state):
-            one = people[int(state.identity[row])]
+            one = people[int(state.population.identity[row])]
             assert tuple(np.asarray(state.algorithm.population[row])) == one.genotype
             found = np.asarray(state.algorithm.fitness[row])
             np.testing.assert_array_equal(found, column(names, [one])[0].astype("f4"))
@@ -114,16 +119,16 @@ def test_weights_follow_their_network():
             padded = np.resize(group, GROUP)
             errors = evaluate_group(
                 problem.space,
-                member(state.weights, padded),
+                member(state.population.weights, padded),
                 state.algorithm.population[padded],
                 problem.validation_images,
                 problem.validation_labels,
             )
             for row, error in zip(group, np.asarray(errors), strict=False):
-                one = people[int(state.identity[row])]
+                one = people[int(state.population.identity[row])]
                 assert error == one.objectives[EXPENSIVE]
                 checked += 1
-    late = {int(i) for i in np.asarray(history()[-1][0].identity)}
+    late = {int(i) for i in np.asarray(history()[-1][0].population.identity)}
     assert checked > GROUP and max(late) >= CONFIG.evolution.initial
 
 
@@ -142,7 +147,7 @@ def test_the_population_is_the_front_of_all_that_were_evaluated():
         )
         front = {one.id for one, out in zip(born, dominated, strict=True) if not out}
         assert len(front) <= capacity
-        found = np.asarray(state.identity)[rows_of(state)]
+        found = np.asarray(state.population.identity)[rows_of(state)]
         assert set(found.tolist()) == front and len(found) == len(front)
 
 
@@ -152,7 +157,8 @@ def test_objectives_are_measured_for_every_individual():
         assert 0 <= one.objectives[EXPENSIVE] <= 1
         assert all(one.objectives[name] > 0 for name in CHEAP)
     genotypes = jnp.array([one.genotype for one in everyone()[:GROUP]], jnp.int32)
-    found = measured(stage().problem, genotypes, jnp.arange(GROUP) / 8)
+    tally = no_tally(GROUP)
+    found = measured(stage().problem, genotypes, jnp.arange(GROUP) / 8, tally)
     np.testing.assert_array_equal(found[EXPENSIVE], np.arange(GROUP) / 8)
     for name in CHEAP:
         np.testing.assert_array_equal(
@@ -188,7 +194,9 @@ def test_children_may_learn_from_their_parents():
     problem = stage().problem._replace(distillation=0.9)
     taught, individuals = generation(jax.random.fold_in(KEY, 1), problem, before)
     assert [one.genotype for one in individuals] == [one.genotype for one in expected]
-    kernels = [np.asarray(one.weights.params.head.kernel) for one in (plain, taught)]
+    kernels = [
+        np.asarray(one.population.weights.params.head.kernel) for one in (plain, taught)
+    ]
     assert not np.array_equal(*kernels)
 
 
@@ -208,3 +216,34 @@ def test_a_space_with_too_few_networks_is_refused():
         "the limits or lower evolution.initial"
     )
     assert text in str(error.value) and "the space gave only " in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["aging", "nsga2"])
+def test_the_front_of_any_algorithm_has_its_weights(name):
+    """Of an archive, where that is the front, as of a population."""
+    evolution = dataclasses.replace(
+        CONFIG.evolution, algorithm=name, initial=GROUP, population=GROUP
+    )
+    problem = prepare(dataclasses.replace(CONFIG, evolution=evolution), stage().out)
+    problem = problem.problem
+    state, individuals = start(KEY, problem)
+    for number in range(2):
+        key = jax.random.fold_in(KEY, number)
+        state, children = generation(key, problem, state)
+        individuals += children
+    front = front_of(state)
+    assert len(front.mask) == GROUP and front.mask.any()
+    people = {one.id: one for one in individuals}
+    data = problem.validation_images, problem.validation_labels
+    errors = evaluate_group(problem.space, front.weights, front.genotypes, *data)
+    names = CONFIG.evolution.objectives
+    for row in np.flatnonzero(front.mask):
+        one = people[int(front.identity[row])]
+        assert tuple(np.asarray(front.genotypes[row])) == one.genotype
+        assert errors[row] == one.objectives[EXPENSIVE]
+        found = column(names, [one])[0].astype("f4")
+        np.testing.assert_array_equal(front.fitness[row], found)
+    values = np.asarray(front.fitness)[np.asarray(front.mask)]
+    assert not any(better(a, b) for a in values for b in values)
+    if name == "nsga2":
+        assert max(len(one.parents) for one in individuals) == 2

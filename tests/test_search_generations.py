@@ -14,12 +14,14 @@ from jaxnas.search import (
     AgingEvolution,
     Categorical,
     Integer,
+    Lemonade,
     Nsga2,
     Nsga3,
     Real,
     UniformSearch,
     das_dennis,
     front_ranks,
+    thin,
 )
 
 SIZE, ACCEPTED, GENERATIONS, SEEDS = 12, 10, 12, 2
@@ -37,6 +39,7 @@ KINDS = {
     Nsga3: dict(directions=das_dennis(2, 11)),
     AgingEvolution: dict(tournament=4, archive_size=6),
     UniformSearch: {},
+    Lemonade: dict(cheap=lambda g: 1.0 + g["order"], proposals=48),
 }
 
 
@@ -137,6 +140,21 @@ def test_rows_gathered_by_survivors_are_the_population(search):
             store = gather(store, record["children"], record["after"].survivors)
 
 
+def test_rows_gathered_by_its_survivors_are_the_archive(search):
+    size = search[0].archive_size
+    for population, state, records in search[1]:
+        store = jax.tree.map(
+            lambda leaf: np.zeros((size, *leaf.shape[1:]), leaf.dtype), population
+        )
+        told = [(population, state.archive)]
+        told += [(one["children"], one["after"].archive) for one in records]
+        for genes, archive in told:
+            store = gather(store, genes, archive.survivors)
+            expected = genomes(archive.population, archive.mask)
+            assert genomes(store, archive.mask) == expected
+        assert archive.mask.any() == (size > 0)
+
+
 def test_children_are_new_and_every_evaluation_is_counted(search):
     for population, state, records in search[1]:
         known = genomes(population)
@@ -162,7 +180,7 @@ def test_parents_are_rows_in_use(search):
                 assert (parents == -1).all() and (mates == -1).all()
                 continue
             assert record["before"].mask[parents].all() and (parents >= 0).all()
-            if isinstance(algorithm, AgingEvolution):
+            if isinstance(algorithm, AgingEvolution | Lemonade):
                 assert (mates == -1).all()
             else:
                 assert record["before"].mask[mates].all() and (mates >= 0).all()
@@ -222,7 +240,7 @@ def test_the_ideal_and_the_archive_are_of_all_feasible_genomes(search):
 
 def test_survivors_obey_the_rule_of_their_algorithm(search):
     algorithm, seeds = search
-    rank_all = jax.jit(front_ranks)
+    rank_all, thinned = jax.jit(front_ranks), jax.jit(thin, static_argnums=1)
     for _, _, records in seeds:
         for record in records:
             new, old = record["fitness"], record["before"]
@@ -236,7 +254,15 @@ def test_survivors_obey_the_rule_of_their_algorithm(search):
             violation = np.append(old.violation, np.where(np.isnan(broken), 0, broken))
             after = record["after"]
             rows = after.survivors[after.mask]
-            assert len(set(rows)) == len(rows) == min(mask.sum(), SIZE)
+            assert len(set(rows)) == len(rows)
+            if isinstance(algorithm, Lemonade):
+                ranks = np.asarray(rank_all(fitness, mask, violation))
+                first = np.flatnonzero(ranks == 0)
+                kept = thinned(fitness, SIZE, ranks == 0)
+                assert rows.tolist() == np.flatnonzero(kept).tolist()
+                assert (after.rank[after.mask] == 0).all() and set(rows) <= set(first)
+                continue
+            assert len(rows) == min(mask.sum(), SIZE)
             if isinstance(algorithm, AgingEvolution):
                 assert rows.tolist() == np.flatnonzero(mask)[-SIZE:].tolist()
                 continue

@@ -9,10 +9,9 @@ import pytest
 from network_helpers import SPACE, genotypes
 
 from jaxnas.hardware import SystolicArray
-from jaxnas.search.limits import Limit, limited_objectives, parse_limits, within
+from jaxnas.search.limits import Limit, admission, admitted, parse_limits
 from jaxnas.search.objectives import CHEAP, cheap_objectives
 
-NAMES = ("macs", "weight_bytes")
 LIMITS = (Limit("latency_cycles", 600.0), Limit("weight_bytes", 200.0))
 
 
@@ -44,26 +43,17 @@ def test_one_cost_has_one_limit():
         parse_limits(("macs<=10", "macs<=20"))
 
 
-def test_within_compares_every_cost_with_its_limit():
-    found = within(costs(), LIMITS)
+def test_what_keeps_every_limit_is_admitted():
+    admit = admission(SPACE, SystolicArray(), LIMITS)
     columns = [costs()[:, CHEAP.index(limit.name)] for limit in LIMITS]
     expected = (columns[0] <= 600) & (columns[1] <= 200)
-    np.testing.assert_array_equal(found, expected)
     assert 10 < expected.sum() < 190
-    assert within(costs(), ()).all()
+    np.testing.assert_array_equal(admitted(admit, genotypes(200)), expected)
+    alone = [admit(jnp.asarray(one)) for one in genotypes(200)[:8]]
+    np.testing.assert_array_equal(alone, expected[:8])
 
 
-def test_a_broken_limit_makes_all_objectives_infinite():
-    limited = limited_objectives(SPACE, SystolicArray(), NAMES, LIMITS)
-    found = np.asarray(jax.jit(jax.vmap(limited))(genotypes(200)))
-    kept = within(costs(), LIMITS)
-    chosen = costs()[:, [CHEAP.index(name) for name in NAMES]]
-    expected = np.where(kept[:, None], chosen, np.inf)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
-def test_without_limits_objectives_are_those_of_everyone():
-    found = limited_objectives(SPACE, SystolicArray(), NAMES, ())
-    assert found is cheap_objectives(SPACE, SystolicArray(), NAMES)
-    one = jnp.asarray(genotypes(1)[0])
-    assert np.isfinite(found(one)).all()
+def test_equal_limits_are_one_function_and_no_limits_are_none():
+    same = admission(SPACE, SystolicArray(), tuple(LIMITS))
+    assert same is admission(SPACE, SystolicArray(), LIMITS)
+    assert admission(SPACE, SystolicArray(), ()) is None

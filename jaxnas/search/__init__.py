@@ -1,8 +1,6 @@
 """Multi-objective evolution: Pareto geometry and the algorithms that use it."""
 
 from .aging import AgingEvolution as AgingEvolution
-from .algorithms import MultiObjectiveAlgorithm as MultiObjectiveAlgorithm
-from .algorithms import State as State
 from .archives import Archive as Archive
 from .cheap import cheap_search as cheap_search
 from .crowding import crowding_distance as crowding_distance
@@ -27,6 +25,5 @@ from .nsga3 import das_dennis as das_dennis
 from .pareto import dominates as dominates
 from .pareto import front_ranks as front_ranks
 from .pareto import nondominated as nondominated
-from .random import RandomSearch as RandomSearch
 from .states import Params as Params
 from .states import PopulationInState as PopulationInState

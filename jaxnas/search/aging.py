@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .crowding import crowding_distance
 from .generations import GenerationalAlgorithm
-from .genomes import vary
+from .genomes import mutants
 from .pareto import front_ranks
 
 
@@ -41,13 +41,7 @@ class AgingEvolution(GenerationalAlgorithm):
     def _children(self, key, first, second, params):
         if self.variation is not None:
             return self.variation(key, first, first, params)
-        half = self.proposals // 2
-        one, other = (
-            jax.tree.map(lambda leaf, rows=rows: leaf[rows], first)
-            for rows in (slice(None, half), slice(half, None))
-        )
-        rates = params.rates.replace(crossover_rate=0.0)
-        return vary(key, one, other, params.variables, rates)
+        return mutants(key, first, params.variables, params.rates)
 
     def _survivors(self, key, state, fitness, violation, mask, params):
         size = self.population_size

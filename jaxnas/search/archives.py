@@ -17,6 +17,7 @@ class Archive(NamedTuple):
     population: Any  # a pytree of leaves [archive, ...]
     fitness: Any  # float32 [archive, objectives]
     mask: Any  # bool [archive]
+    survivors: Any  # int32 [archive]: rows of archive ++ what was offered last
 
 
 def empty_archive(solution: Any, size: int, objectives: int) -> Archive:
@@ -27,6 +28,7 @@ def empty_archive(solution: Any, size: int, objectives: int) -> Archive:
         ),
         fitness=jnp.full((size, objectives), jnp.inf, jnp.float32),
         mask=jnp.zeros(size, bool),
+        survivors=jnp.zeros(size, jnp.int32),
     )
 
 
@@ -57,4 +59,5 @@ def offered(
         population=jax.tree.map(lambda leaf: leaf[rows], population),
         fitness=jnp.where(kept[:, None], fitness[rows], jnp.inf),
         mask=kept,
+        survivors=rows.astype(jnp.int32),
     )

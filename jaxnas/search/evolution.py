@@ -2,74 +2,73 @@
 
 One generation is a function of the problem, a key and the state before it; the state is
 a pytree of arrays, so it can be checkpointed between any two generations and the search
-goes on from it bit for bit. Weights live beside the algorithm, one row per population
-row, and follow its `parents` and `survivors`.
+goes on from it bit for bit. Weights live beside the algorithm, one row per row of its
+population and of its archive, and follow its `parents` and `survivors`.
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxnas.networks import space as spaces
 from jaxnas.networks.space import SearchSpace
-from jaxnas.search.algorithms import MultiObjectiveAlgorithm, State
-from jaxnas.search.limits import Limit, within
-from jaxnas.search.morphisms import inherit
-from jaxnas.search.objectives import CHEAP, EXPENSIVE
-from jaxnas.training import (
-    Images,
-    Labels,
-    Recipe,
-    Weights,
-    evaluate_group,
-    fit_group,
-    initial_weights,
-    taught_labels,
+from jaxnas.search.evaluation import (
+    Problem,
+    Trained,
+    columns,
+    groups_of,
+    joined,
+    struck_group,
+    train_group,
 )
+from jaxnas.search.founders import Ancestors, first_weights, founders
+from jaxnas.search.morphisms import inherit
+from jaxnas.search.objectives import STRUCK
+from jaxnas.search.screening import (
+    History,
+    no_history,
+    remembered,
+    screened,
+    screens,
+)
+from jaxnas.search.states import PopulationInState
+from jaxnas.search.strikes import Tally, no_tally, upper_error
+from jaxnas.training import Weights, initial_weights, taught_labels
 from jaxnas.types import Key
 
 
-class Problem(NamedTuple):
-    """What is searched and how; static but for the images."""
+class Store(NamedTuple):
+    """What is kept beside the rows of a population or of an archive.
 
-    space: SearchSpace
-    algorithm: MultiObjectiveAlgorithm
-    cheap: Callable
-    objectives: tuple[str, ...]
-    initial: int
-    initial_recipe: Recipe
-    child_recipe: Recipe
-    train_images: Images
-    train_labels: Labels
-    validation_images: Images
-    validation_labels: Labels
-    limits: tuple[Limit, ...] = ()
-    distillation: float = 0.0
+    Individuals are numbered in the order of their evaluation.
+    """
 
-
-class Ancestors(NamedTuple):
-    """Networks that a search starts from, and what they have learned."""
-
-    genotypes: Int[Array, "networks genes"]
     weights: Weights
+    identity: Int[Array, " rows"]
+    tally: Tally
 
 
 class Evolution(NamedTuple):
-    """The state of a search between two generations; all leaves are arrays.
+    """The state of a search between two generations; all leaves are arrays."""
 
-    `ids` numbers the individuals in the order of their evaluation, `identity[row]` is
-    that of a population row.
-    """
-
-    algorithm: State
-    weights: Weights
-    identity: Int[Array, " population"]
+    algorithm: PopulationInState
+    population: Store
+    archive: Store
+    history: History
     evaluated: Int[Array, ""]
+
+
+class Front(NamedTuple):
+    """The best networks so far: rows of the mask, none of which dominates another."""
+
+    genotypes: Int[Array, "rows genes"]
+    fitness: Float[Array, "rows objectives"]
+    mask: Bool[Array, " rows"]
+    weights: Weights
+    identity: Int[Array, " rows"]
 
 
 class Individual(NamedTuple):
@@ -81,6 +80,17 @@ class Individual(NamedTuple):
     objectives: dict[str, float]
 
 
+def front_of(evolution: Evolution) -> Front:
+    """The archive, where the algorithm keeps one, and else the population's front."""
+    state = evolution.algorithm
+    if state.archive.mask.size:
+        kept, mask, store = state.archive, state.archive.mask, evolution.archive
+    else:
+        kept, store = state, evolution.population
+        mask = state.mask & (state.rank == 0) & (state.violation <= 0)
+    return Front(kept.population, kept.fitness, mask, store.weights, store.identity)
+
+
 def start(
     key: Key, problem: Problem, ancestors: Ancestors | None = None
 ) -> tuple[Evolution, list[Individual]]:
@@ -89,131 +99,130 @@ def start(
     Raises:
       ValueError: the space has too few networks within the limits.
     """
-    sampling, training, telling = jax.random.split(key, 3)
-    genotypes = _initial_genotypes(problem, ancestors, sampling)
-    group = problem.algorithm.accepted
+    return begin(key, problem, train_founders(key, problem, ancestors))
+
+
+def train_founders(
+    key: Key, problem: Problem, ancestors: Ancestors | None = None
+) -> Trained:
+    """The networks of `start`, which are the same for every algorithm."""
+    sampling, training, _ = jax.random.split(key, 3)
+    space, count = problem.space, problem.initial
+    admit = problem.algorithm.admit
+    genotypes = founders(sampling, space, count, admit, ancestors)
     parts = []
-    for first in range(0, problem.initial, group):
-        chunk = genotypes[np.arange(first, first + group).clip(max=problem.initial - 1)]
-        key = jax.random.fold_in(training, first)
-        weights = _random_group(problem.space, jax.random.split(key, group))
-        weights = _with_ancestors(weights, ancestors, chunk)
-        weights, error = _train(problem, key, weights, chunk, problem.initial_recipe)
-        parts.append((weights, error))
-    weights, error = jax.tree.map(
-        lambda *leaves: jnp.concatenate(leaves)[: problem.initial], *parts
-    )
-    objectives = measured(problem, genotypes, error)
-    fitness = _columns(objectives, problem.objectives)
-    algorithm = problem.algorithm
-    state = algorithm.init(telling, genotypes, fitness, algorithm.default_params)
-    rows = state.survivors
+    for rows in groups_of(count, problem.group):
+        key = jax.random.fold_in(training, rows[0])
+        keys = jax.random.split(key, problem.group)
+        weights = first_weights(keys, space, genotypes[rows], ancestors)
+        recipe = problem.initial_recipe
+        parts.append(train_group(key, problem, weights, genotypes[rows], recipe, 0))
+    return joined(parts, count)
+
+
+def begin(
+    key: Key, problem: Problem, trained: Trained
+) -> tuple[Evolution, list[Individual]]:
+    """The state of a search that starts from trained networks."""
+    telling = jax.random.split(key, 3)[2]
+    algorithm, count = problem.algorithm, trained.genotypes.shape[0]
+    fitness = columns(trained.objectives, problem.objectives)
+    params = algorithm.default_params
+    state = algorithm.init(telling, trained.genotypes, fitness, params)
+    # As in the algorithm's state, one row per row of the population; some are unused.
+    born = _born(trained, np.arange(count), algorithm.population_size)
+    empty = empty_evolution(problem, key)
+    none = jax.tree.map(lambda leaf: leaf[:0], empty.population)
+    everyone = np.ones(count, bool)
     evolution = Evolution(
         algorithm=state,
-        weights=jax.tree.map(lambda leaf: leaf[rows], weights),
-        identity=rows.astype(jnp.int32),
-        evaluated=jnp.int32(problem.initial),
+        population=_survive(none, born, state.survivors),
+        archive=_survive(empty.archive, born, state.archive.survivors),
+        history=remembered(problem, empty.history, trained, everyone),
+        evaluated=jnp.int32(count),
     )
-    individuals = _individuals(
-        range(problem.initial), [()] * problem.initial, genotypes, objectives
-    )
-    return evolution, individuals
+    return evolution, _individuals(np.arange(count), [()] * count, trained)
 
 
 def generation(
     key: Key, problem: Problem, before: Evolution
 ) -> tuple[Evolution, list[Individual]]:
     """One generation: the state after it and the children that were evaluated."""
-    asking, inheriting, training, telling = jax.random.split(key, 4)
+    asking, inheriting, training, telling, screening = jax.random.split(key, 5)
     algorithm, params = problem.algorithm, problem.algorithm.default_params
+    number = int(before.algorithm.generation_counter) + 1
+    before = _struck_again(telling, problem, before, number)
     children, state = algorithm.ask(asking, before.algorithm, params)
-    keys = jax.random.split(inheriting, algorithm.accepted)
-    weights = _inherit_group(
-        problem.space,
-        keys,
-        before.algorithm.population,
-        before.weights,
-        state.parents,
-        children,
-    )
-    taught = _taught(problem, before, state.parents)
-    weights, error = _train(
-        problem, training, weights, children, problem.child_recipe, taught
-    )
-    objectives = measured(problem, children, error)
-    fitness = _columns(objectives, problem.objectives)
+    if screens(problem):
+        children, state = screened(screening, problem, before.history, children, state)
+    trained = _raised(inheriting, training, problem, before, children, state, number)
+    fitness = columns(trained.objectives, problem.objectives)
+    rest = algorithm.accepted - problem.group
+    fitness = jnp.pad(fitness, ((0, rest), (0, 0)), constant_values=jnp.inf)
     after, _ = algorithm.tell(telling, children, fitness, state, params)
 
-    new = np.asarray(state.children_mask)
+    new = np.asarray(state.children_mask)[: problem.group]
     numbers = int(before.evaluated) + np.cumsum(new) - 1
-    identity = np.asarray(before.identity)
-    parents = [(int(identity[row]),) if row >= 0 else () for row in state.parents]
-    individuals = _individuals(numbers, parents, children, objectives)
+    born = _born(trained, numbers, algorithm.accepted)
     evolution = Evolution(
         algorithm=after,
-        weights=_survive(before.weights, weights, after.survivors),
-        identity=jnp.asarray(np.append(identity, numbers)[after.survivors], jnp.int32),
+        population=_survive(before.population, born, after.survivors),
+        archive=_survive(before.archive, born, after.archive.survivors),
+        history=remembered(problem, before.history, trained, new),
         evaluated=before.evaluated + jnp.int32(new.sum()),
     )
+    individuals = _individuals(numbers, _parents(before, state), trained)
     return evolution, [one for one, keep in zip(individuals, new, strict=True) if keep]
 
 
-def measured(
-    problem: Problem,
-    genotypes: Int[Array, "networks genes"],
-    error: Float[Array, " networks"],
-) -> dict[str, np.ndarray]:
-    """All objectives of some networks, float32 `[networks]` under each name."""
-    costs = np.asarray(_cost_group(problem.cheap, genotypes))
-    return {EXPENSIVE: np.asarray(error), **dict(zip(CHEAP, costs.T, strict=True))}
-
-
-def _columns(objectives, names):
-    return jnp.stack([jnp.asarray(objectives[name]) for name in names], axis=1)
-
-
-DRAWS = 32
-"""How often random networks are drawn before a space counts as too small."""
-
-
-def _initial_genotypes(problem, ancestors, key):
-    """Ancestors, the trivial network, then distinct random ones; all within limits."""
-    space, count = problem.space, problem.initial
-    candidates = np.asarray(spaces.smallest(space))[None]
-    if ancestors is not None:
-        candidates = np.concatenate([np.asarray(ancestors.genotypes), candidates])
-    for draw in range(DRAWS):
-        again = jax.random.fold_in(key, draw) if draw else key
-        drawn = _sample_group(space, jax.random.split(again, 8 * count))
-        candidates = np.concatenate([candidates, np.asarray(drawn)])
-        if problem.limits:
-            costs = np.asarray(_cost_group(problem.cheap, jnp.asarray(candidates)))
-            candidates = candidates[within(costs, problem.limits)]
-        _, first = np.unique(candidates, axis=0, return_index=True)
-        candidates = candidates[np.sort(first)]
-        if len(candidates) >= count:
-            return jnp.asarray(candidates[:count])
-    within_limits = " within the limits" if problem.limits else ""
-    raise ValueError(
-        f"the space gave only {len(candidates)} distinct networks{within_limits} for "
-        f"an initial population of {count}: enlarge the space, raise the limits or "
-        "lower evolution.initial"
+def empty_evolution(problem: Problem, key: Key) -> Evolution:
+    """A state of the shapes and types that a search of the problem has."""
+    algorithm, space = problem.algorithm, problem.space
+    return Evolution(
+        algorithm=algorithm._init(key, algorithm.default_params),
+        population=_empty_store(space, algorithm.population_size),
+        archive=_empty_store(space, algorithm.archive_size),
+        history=no_history(problem),
+        evaluated=jnp.int32(0),
     )
 
 
-def _with_ancestors(weights, ancestors, genotypes):
-    """A group's weights with those of ancestors in place of random ones."""
-    if ancestors is None:
-        return weights
-    genotypes, old = np.asarray(genotypes), np.asarray(ancestors.genotypes)
-    same = np.all(genotypes[:, None] == old[None], axis=2)
-    known, row = same.any(axis=1), same.argmax(axis=1)
+def _struck_again(key, problem, before, number) -> Evolution:
+    """The population after more trials: who had been lucky may no longer survive."""
+    if problem.strikes is None:
+        return before
+    state, store = before.algorithm, before.population
+    used = int(np.sum(state.mask))  # rows in use stand before all others
+    parts = []
+    for rows in groups_of(used, problem.group):
+        weights = jax.tree.map(lambda leaf: leaf[rows], store.weights)  # noqa: B023
+        parts.append(struck_group(problem, weights, state.population[rows], number))
+    fresh = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:used], *parts)
+    tally = jax.tree.map(lambda old, new: old.at[:used].add(new), store.tally, fresh)
+    error = jnp.asarray(upper_error(tally, problem.strikes.images))
+    fitness = state.fitness.at[:, problem.objectives.index(STRUCK)].set(error)
+    params = problem.algorithm.default_params
+    revised = problem.algorithm.revise(key, state, fitness, params)
+    store = jax.tree.map(
+        lambda leaf: leaf[revised.survivors], store._replace(tally=tally)
+    )
+    return before._replace(algorithm=revised, population=store)
 
-    def chosen(fresh, old):
-        mask = known.reshape(-1, *[1] * (fresh.ndim - 1))
-        return jnp.where(mask, jnp.asarray(old)[row], fresh)
 
-    return jax.tree.map(chosen, weights, ancestors.weights)
+def _raised(inheriting, training, problem, before, children, state, number) -> Trained:
+    """The group of children that is trained, with what it inherits."""
+    children, parents = (x[: problem.group] for x in (children, state.parents))
+    weights = _inherit_group(
+        problem.space,
+        jax.random.split(inheriting, problem.group),
+        before.algorithm.population,
+        before.population.weights,
+        parents,
+        children,
+    )
+    taught = _taught(problem, before, parents)
+    recipe = problem.child_recipe
+    return train_group(training, problem, weights, children, recipe, number, taught)
 
 
 def _taught(problem, before, parents):
@@ -221,7 +230,7 @@ def _taught(problem, before, parents):
     if not problem.distillation:
         return None
     rows = jnp.maximum(parents, 0)
-    teachers = jax.tree.map(lambda leaf: leaf[rows], before.weights)
+    teachers = jax.tree.map(lambda leaf: leaf[rows], before.population.weights)
     genotypes = before.algorithm.population[rows]
     images, labels = problem.train_images, problem.train_labels
     data = images, labels, problem.distillation
@@ -230,44 +239,35 @@ def _taught(problem, before, parents):
     return jnp.where((parents < 0)[:, None, None], true[None], taught)
 
 
-def _train(problem, key, weights, genotypes, recipe, taught=None):
-    """Train a group and measure its validation error."""
-    keys = jax.random.split(key, genotypes.shape[0])
-    images, labels = problem.train_images, problem.train_labels
-    space = problem.space
-    members = keys, space, weights, genotypes
-    weights = fit_group(*members, images, labels, recipe, taught=taught)
-    images, labels = problem.validation_images, problem.validation_labels
-    return weights, evaluate_group(space, weights, genotypes, images, labels)
+def _parents(before: Evolution, state: PopulationInState) -> list[tuple[int, ...]]:
+    """The numbers of every child's parent and mate, where it has them, each once."""
+    identity = np.asarray(before.population.identity)
+    rows = np.stack([state.parents, state.mates], axis=1)
+    known = [[int(identity[row]) for row in pair if row >= 0] for pair in rows]
+    return [tuple(dict.fromkeys(pair)) for pair in known]
 
 
-def _individuals(numbers, parents, genotypes, objectives):
+def _individuals(numbers, parents, trained: Trained) -> list[Individual]:
     return [
         Individual(
             id=int(number),
             parents=parents[row],
-            genotype=tuple(int(gene) for gene in np.asarray(genotypes[row])),
+            genotype=tuple(int(gene) for gene in np.asarray(trained.genotypes[row])),
             objectives={
-                name: float(column[row]) for name, column in objectives.items()
+                name: float(column[row]) for name, column in trained.objectives.items()
             },
         )
         for row, number in enumerate(numbers)
     ]
 
 
-@functools.partial(jax.jit, static_argnames="space")
-def _sample_group(space, keys):
-    return jax.vmap(lambda key: spaces.sample(key, space))(keys)
-
-
-@functools.partial(jax.jit, static_argnames="cheap")
-def _cost_group(cheap, genotypes):
-    return jax.vmap(cheap)(genotypes)
-
-
-@functools.partial(jax.jit, static_argnames="space")
-def _random_group(space, keys):
-    return jax.lax.map(lambda key: initial_weights(key, space), keys)
+def _born(trained: Trained, numbers: np.ndarray, rows: int) -> Store:
+    """A store of so many rows; what lies beyond those trained is never read."""
+    chosen = np.arange(rows).clip(max=len(numbers) - 1)
+    weights, tally = jax.tree.map(
+        lambda leaf: leaf[chosen], (trained.weights, trained.tally)
+    )
+    return Store(weights, jnp.asarray(numbers[chosen], jnp.int32), tally)
 
 
 @functools.partial(jax.jit, static_argnames="space")
@@ -288,3 +288,9 @@ def _inherit_group(space, keys, population, store, parents, children):
 @jax.jit
 def _survive(old, new, survivors):
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b])[survivors], old, new)
+
+
+def _empty_store(space: SearchSpace, rows: int) -> Store:
+    like = jax.eval_shape(lambda: initial_weights(jax.random.key(0), space))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), like)
+    return Store(zeros, jnp.zeros(rows, jnp.int32), no_tally(rows))

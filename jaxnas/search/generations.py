@@ -8,6 +8,7 @@ whoever keeps them, one row per population row, follows two sets of row numbers.
     children, state = algorithm.ask(key, state, params)
     trained = train(store[state.parents], children)
     state, metrics = algorithm.tell(key, children, fitness, state, params)
+    kept = concatenate([archived, trained])[state.archive.survivors]
     store = concatenate([store, trained])[state.survivors]
 """
 
@@ -49,6 +50,8 @@ class GenerationalAlgorithm(Configured, PopulationBasedAlgorithm):
       memory: hashes remembered, beside the population, as evaluated; 0 for none.
       archive_size: rows of the front that is kept of everything; 0 for none.
       repair: `repair(genome) -> genome`, applied to every child; None for none.
+      admit: `admit(genome) -> bool`; children for which it is False, as they break what
+        is known without an evaluation, are never returned. None admits all.
       variation: `variation(key, first, second, params) -> children`; one row of
         children per row of `first`. The second half of the pairs is the first half with
         its parents exchanged. By default crossover and mutation by `params.rates`.
@@ -70,6 +73,7 @@ class GenerationalAlgorithm(Configured, PopulationBasedAlgorithm):
         memory: int = 0,
         archive_size: int = 0,
         repair: Callable | None = None,
+        admit: Callable | None = None,
         variation: Callable | None = None,
     ):
         solution = jax.tree.map(jnp.asarray, solution)
@@ -105,6 +109,7 @@ class GenerationalAlgorithm(Configured, PopulationBasedAlgorithm):
         self.memory = memory
         self.archive_size = archive_size
         self.repair = repair
+        self.admit = admit
         self.variation = variation
         rates = Rates(mutation_rate=1.0 / self.num_dims)
         rates = jax.tree.map(lambda rate: jnp.float32(rate), rates)
@@ -143,7 +148,8 @@ class GenerationalAlgorithm(Configured, PopulationBasedAlgorithm):
     ) -> tuple[Population, PopulationInState]:
         """Children to evaluate, a pytree of leaves `[accepted, ...]`, and their origin.
 
-        Rows outside `children_mask` need no evaluation: too few proposals were new.
+        Rows outside `children_mask` need no evaluation: too few proposals were new and
+        admitted.
         """
         return self._ask(key, state, params)
 
@@ -171,14 +177,26 @@ class GenerationalAlgorithm(Configured, PopulationBasedAlgorithm):
         state = self._evaluated(state, children, hashes(children), scores, new)
         join = lambda old, new: jnp.concatenate([old, new])  # noqa: E731
         union = jax.tree.map(join, state.population, children)
-        # What the old rows violate is known as a sum only, in the first constraint.
-        missing = max(self.num_constraints - 1, 0)
-        old = [state.fitness, state.violation[:, None][:, : self.num_constraints]]
-        old = jnp.pad(jnp.concatenate(old, axis=1), ((0, 0), (0, missing)))
+        scores_of_all = join(self._scores(state, state.fitness), scores)
         mask = join(state.mask, new)
-        state = self._selected(key, state, union, join(old, scores), mask, params)
+        state = self._selected(key, state, union, scores_of_all, mask, params)
         state = state.replace(generation_counter=state.generation_counter + 1)
         return state, self.metrics_fn(key, children, scores, state, params)
+
+    @partial(jax.jit, static_argnames=("self",))
+    def revise(
+        self, key: Array, state: PopulationInState, fitness: Array, params: Params
+    ) -> PopulationInState:
+        """The state whose population was measured again: others may survive.
+
+        Args:
+          fitness: objectives, `[population, objectives]`; rows outside the mask are
+            ignored. Constraints, the archive, the best and all counts stay.
+
+        `survivors` are rows of the population as it was.
+        """
+        scores = self._scores(state, jnp.asarray(fitness, jnp.float32))
+        return self._selected(key, state, state.population, scores, state.mask, params)
 
     def get_population(self, state: PopulationInState) -> Population:
         """All rows, a pytree of leaves `[population, ...]`; see `state.mask`."""
@@ -214,14 +232,19 @@ class GenerationalAlgorithm(Configured, PopulationBasedAlgorithm):
         )
 
     def _ask(self, key, state, params):
-        key_mate, key_vary = jax.random.split(key)
+        key_mate, key_vary, key_choose = jax.random.split(key, 3)
         parents, mates = self._matings(key_mate, state)
         gather = lambda rows: jax.tree.map(lambda x: x[rows], state.population)  # noqa: E731
         children = self._children(key_vary, gather(parents), gather(mates), params)
         if self.repair is not None:
             children = jax.vmap(self.repair)(children)
         self._check_genomes(children, [self.proposals], "children are")
-        return self._accepted(state, children, parents, mates)
+        new = self._new(state, children, parents)
+        chosen, mask = self._chosen(key_choose, state, children, new)
+        state = state.replace(
+            parents=parents[chosen], mates=mates[chosen], children_mask=mask
+        )
+        return jax.tree.map(lambda leaf: leaf[chosen], children), state
 
     def _children(self, key, first, second, params):
         """One child per row of its parents, which are None for a child of nobody."""
@@ -233,18 +256,27 @@ class GenerationalAlgorithm(Configured, PopulationBasedAlgorithm):
         )
         return vary(key, first, second, params.variables, params.rates)
 
-    def _accepted(self, state, children, parents, mates):
-        """The first children that are new, and the state that tells their origin."""
+    def _new(self, state, children, parents):
+        """Which children are known neither as evaluated nor from an earlier row, and
+        are admitted."""
         known = jnp.arange(self.memory) < state.evaluated
         keys = [hashes(state.population), state.memory, hashes(children)]
         mask = [state.mask, known, jnp.ones(self.proposals, bool)]
         new = first_of_equals(jnp.concatenate(keys), jnp.concatenate(mask))
         new = new[-self.proposals :] & (jnp.any(state.mask) | (parents < 0))
+        return new if self.admit is None else new & jax.vmap(self.admit)(children)
+
+    def _chosen(self, key, state, children, new):
+        """Rows of the children that are returned, and which of them are new."""
         chosen = jnp.argsort(~new, stable=True)[: self.accepted]
-        state = state.replace(
-            parents=parents[chosen], mates=mates[chosen], children_mask=new[chosen]
-        )
-        return jax.tree.map(lambda leaf: leaf[chosen], children), state
+        return chosen, new[chosen]
+
+    def _scores(self, state, fitness):
+        """Objectives and constraints of the population, as columns."""
+        # What rows violate is known as a sum only, which the first constraint takes.
+        missing = max(self.num_constraints - 1, 0)
+        columns = [fitness, state.violation[:, None][:, : self.num_constraints]]
+        return jnp.pad(jnp.concatenate(columns, axis=1), ((0, 0), (0, missing)))
 
     def _selected(self, key, state, population, fitness, mask, params):
         """The state with the rows that the subclass lets survive."""
@@ -255,10 +287,11 @@ class GenerationalAlgorithm(Configured, PopulationBasedAlgorithm):
         rows, rank, crowding, extra = self._survivors(
             key, state, fitness, violation, mask, params
         )
-        kept = mask[rows]
+        kept = (rows >= 0) & mask[rows]
+        rows = jnp.maximum(rows, 0)
         return state.replace(
             population=jax.tree.map(lambda leaf: leaf[rows], population),
-            fitness=fitness[rows],
+            fitness=jnp.where(kept[:, None], fitness[rows], jnp.inf),
             violation=jnp.where(kept, violation[rows], 0.0),
             mask=kept,
             rank=rank[rows],
@@ -272,7 +305,8 @@ class GenerationalAlgorithm(Configured, PopulationBasedAlgorithm):
         raise NotImplementedError
 
     def _survivors(self, key, state, fitness, violation, mask, params):
-        """Rows that survive, in order; ranks and crowding of all; the extra state."""
+        """Rows that survive, in order, and -1 for none; ranks and crowding of all; the
+        extra state."""
         raise NotImplementedError
 
     def _evaluated(self, state, population, keys, fitness, mask):
@@ -343,6 +377,7 @@ class GenerationalAlgorithm(Configured, PopulationBasedAlgorithm):
             self.memory,
             self.archive_size,
             self.repair,
+            self.admit,
             self.variation,
         )
 

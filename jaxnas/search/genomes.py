@@ -116,6 +116,16 @@ def vary(key, first: Any, second: Any, variables: tuple[Variable, ...], rates: R
     return jax.tree.unflatten(structure, children)
 
 
+def mutants(key, genomes: Any, variables: tuple[Variable, ...], rates: Rates):
+    """A mutant of every row, of which there is an even number; nothing is crossed."""
+    half = jax.tree.leaves(genomes)[0].shape[0] // 2
+    first, second = (
+        jax.tree.map(lambda leaf, part=part: leaf[part], genomes)
+        for part in (slice(None, half), slice(half, None))
+    )
+    return vary(key, first, second, variables, rates.replace(crossover_rate=0.0))
+
+
 def _fitted(variable, leaf):
     real = isinstance(variable, Real)
     kind = type(variable).__name__

@@ -11,79 +11,86 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from evosax.types import Solution
 
-from .algorithms import MultiObjectiveAlgorithm
+from .crowding import crowding_distance, thin
 from .density import kernel_log_density
+from .generations import GenerationalAlgorithm
+from .genomes import mutants
+from .pareto import front_ranks
 
 
-class Lemonade(MultiObjectiveAlgorithm):
-    """See `MultiObjectiveAlgorithm`; densities are taken over log cheap objectives.
+class Lemonade(GenerationalAlgorithm):
+    """See `GenerationalAlgorithm`; the population is the front of all it was told.
 
     Each ask draws `proposals` parents with replacement, with weights `1 / density`,
-    mutates each once, and accepts `accepted` of the genotypes never seen before without
-    replacement, with weights `1 / density` under the same density: that of the
-    population. Fewer are accepted where fewer are new, and none when the population is
-    empty because all of it failed.
+    mutates each once, and accepts `accepted` of the new genomes without replacement,
+    with weights `1 / density` under the same density: that of the population, over log
+    cheap objectives. Fewer are accepted where fewer are new, and none when the
+    population is empty because all of it failed.
+
+    A front beyond `population_size` is thinned by crowding; the best of every objective
+    survive that if it is at least twice `num_objectives`. Survivors keep their order,
+    old rows before new ones. While nothing is feasible, what breaks the constraints
+    least survives.
 
     Args:
-      mutate: `mutate(key, genotype) -> genotype`, one genotype int32 `[genes]`.
-      cheap: `cheap(genotype) -> float32[objectives]`, strictly positive. A genotype for
+      cheap: `cheap(genome) -> float32[objectives]`, strictly positive. A genome for
         which it is not, or not finite, is never accepted.
-      proposals: children proposed per ask, at least `accepted`.
+      proposals: an even number, much larger than `accepted`.
     """
 
     def __init__(
         self,
-        population_size: int,
-        solution: Solution,
-        *,
-        num_objectives: int,
-        mutate: Callable,
+        *arguments,
         cheap: Callable,
         proposals: int = 2048,
         accepted: int = 16,
         memory: int = 1024,
+        **options,
     ):
-        super().__init__(
-            population_size,
-            solution,
-            num_objectives=num_objectives,
-            proposals=proposals,
-            accepted=accepted,
-            memory=memory,
-        )
-        self.mutate = mutate
+        counts = dict(proposals=proposals, accepted=accepted, memory=memory)
+        super().__init__(*arguments, **counts, **options)
         self.cheap = cheap
 
-    def _ask(self, key, state, params):
-        key_noise, key_mutate = jax.random.split(key)
-        # One block of noise for both draws: every separate draw is compiled anew.
-        shape = (self.proposals, self.population_size + 1)
-        noise = jax.random.gumbel(key_noise, shape)
-
-        costs = self._log_costs(state.population)
-        breeding = state.mask & jnp.all(jnp.isfinite(costs), axis=1)
+    def _matings(self, key, state):
+        costs, breeding = self._breeding(state)
         density = kernel_log_density(costs, costs, breeding)
         log_weights = jnp.where(breeding, -density, -jnp.inf)
         # The Gumbel-max trick: argmax(log w + Gumbel) is row i with probability w_i.
-        parents = jnp.argmax(noise[:, :-1] + log_weights[None, :], axis=1)
+        noise = jax.random.gumbel(key, (self.proposals, self.population_size))
+        parents = jnp.argmax(noise + log_weights[None, :], axis=1).astype(jnp.int32)
+        return parents, jnp.full(self.proposals, -1, jnp.int32)
 
-        def child(number, parent):
-            key = jax.random.fold_in(key_mutate, number)
-            return self.mutate(key, state.population[parent])
+    def _children(self, key, first, second, params):
+        if self.variation is not None:
+            return self.variation(key, first, first, params)
+        return mutants(key, first, params.variables, params.rates)
 
-        proposals = jax.vmap(child)(jnp.arange(self.proposals), parents)
-        child_costs = self._log_costs(proposals)
+    def _chosen(self, key, state, children, new):
+        costs, breeding = self._breeding(state)
+        child_costs = self._log_costs(children)
         density = kernel_log_density(costs, child_costs, breeding)
-        acceptable = self._unseen(state, proposals) & jnp.any(breeding)
-        acceptable &= jnp.all(jnp.isfinite(child_costs), axis=1)
+        new &= jnp.any(breeding) & jnp.all(jnp.isfinite(child_costs), axis=1)
         # The k largest of log w + Gumbel are k rows drawn one by one without
         # replacement, each with probability proportional to w among those left.
-        scores = jnp.where(acceptable, noise[:, -1] - density, -jnp.inf)
+        noise = jax.random.gumbel(key, (self.proposals,))
+        scores = jnp.where(new, noise - density, -jnp.inf)
         scores, chosen = jax.lax.top_k(scores, self.accepted)
-        state = state.replace(parents=parents[chosen], children_mask=scores > -jnp.inf)
-        return proposals[chosen], state
+        return chosen, scores > -jnp.inf
+
+    def _survivors(self, key, state, fitness, violation, mask, params):
+        limits = violation if self.num_constraints else None
+        rank = front_ranks(fitness, mask, limits, enough=1)
+        front = mask & (rank == 0)
+        kept = thin(fitness, self.population_size, front)
+        rows = jnp.argsort(~kept, stable=True)[: self.population_size]
+        rows = jnp.where(kept[rows], rows, -1).astype(jnp.int32)
+        return rows, rank, crowding_distance(fitness, kept), state.extra
+
+    def _breeding(self, state):
+        """Log costs of the population, and the rows that have them all."""
+        costs = self._log_costs(state.population)
+        return costs, state.mask & jnp.all(jnp.isfinite(costs), axis=1)
 
     def _log_costs(self, population):
         costs = jax.vmap(self.cheap)(population)
@@ -95,4 +102,4 @@ class Lemonade(MultiObjectiveAlgorithm):
         return jnp.log(costs)
 
     def _configuration(self):
-        return *super()._configuration(), self.mutate, self.cheap
+        return *super()._configuration(), self.cheap

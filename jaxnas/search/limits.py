@@ -8,9 +8,10 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Int
 
 from jaxnas.hardware.accelerators import Hardware
 from jaxnas.networks.space import SearchSpace
@@ -51,33 +52,31 @@ def parse_limits(texts: tuple[str, ...]) -> tuple[Limit, ...]:
     return tuple(limits)
 
 
-def within(
-    costs: Float[np.ndarray, "networks costs"], limits: tuple[Limit, ...]
-) -> Bool[np.ndarray, " networks"]:
-    """Which networks keep all limits; columns as in `CHEAP`."""
-    kept = [costs[:, CHEAP.index(limit.name)] <= limit.most for limit in limits]
-    return np.all(np.stack([*kept, np.ones(len(costs), bool)]), axis=0)
+Admission = Callable[[Genotype], Bool[Array, ""]]
 
 
 @functools.cache
-def limited_objectives(
-    space: SearchSpace,
-    hardware: Hardware,
-    names: tuple[str, ...],
-    limits: tuple[Limit, ...],
-) -> Callable[[Genotype], Float[Array, " objectives"]]:
-    """`cheap_objectives` that are infinite, all of them, where a limit is broken."""
+def admission(
+    space: SearchSpace, hardware: Hardware, limits: tuple[Limit, ...]
+) -> Admission | None:
+    """Whether a network keeps all limits, as a function; None where there are none.
+
+    Equal arguments give the same function, so that programs made of it are shared.
+    """
     if not limits:
-        return cheap_objectives(space, hardware, names)
-    limited = [limit.name for limit in limits]
-    columns = names + tuple(name for name in limited if name not in names)
-    cheap = cheap_objectives(space, hardware, columns)
-    places = np.array([columns.index(name) for name in limited])
+        return None
+    costs = cheap_objectives(space, hardware, tuple(limit.name for limit in limits))
     most = np.array([limit.most for limit in limits], np.float32)
+    return lambda genotype: jnp.all(costs(genotype) <= most)
 
-    def evaluate(genotype: Genotype) -> Float[Array, " objectives"]:
-        costs = cheap(genotype)
-        kept = jnp.all(costs[places] <= most)
-        return jnp.where(kept, costs[: len(names)], jnp.inf)
 
-    return evaluate
+def admitted(
+    admission: Admission, genotypes: Int[Array, "networks genes"]
+) -> Bool[np.ndarray, " networks"]:
+    """Which of some networks keep the limits."""
+    return np.asarray(_each(admission, genotypes))
+
+
+@functools.partial(jax.jit, static_argnames="admission")
+def _each(admission, genotypes):
+    return jax.vmap(admission)(genotypes)

@@ -1,7 +1,8 @@
 """Named objectives in one matrix: the only place where faults and hardware meet.
 
-All are minimised. The cheap ones follow from a layer table by arithmetic; the one
-expensive objective, `validation_error`, needs a trained network.
+All are minimised. The cheap ones follow from a layer table by arithmetic; the expensive
+ones need a trained network: `validation_error` and, measured under bit faults,
+`struck_error`.
 """
 
 import functools
@@ -34,6 +35,7 @@ from jaxnas.topology import (
 from jaxnas.types import Genotype
 
 EXPENSIVE = "validation_error"
+STRUCK = "struck_error"
 CHEAP = (
     "activation_fragility",
     "weight_fragility",
@@ -104,8 +106,8 @@ def hypervolume_points(
     objectives: tuple[str, ...],
 ) -> Float[np.ndarray, "networks objectives"]:
     """Objectives on scales that can be multiplied: 0 is the best initial network's
-    value and 1 the worst one's; logarithms of all but the error come first."""
-    is_error = np.array(objectives)[None, :] == EXPENSIVE
+    value and 1 the worst one's; logarithms of all but errors come first."""
+    is_error = np.isin(objectives, (EXPENSIVE, STRUCK))[None, :]
     fitness, initial = (
         np.where(is_error, values, np.log(np.where(is_error, 1.0, values)))
         for values in (fitness, initial)

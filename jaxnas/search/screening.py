@@ -1,0 +1,131 @@
+"""Of many children a surrogate picks those worth training.
+
+It learns the expensive objectives from all networks that the search has measured, of
+which the latest are remembered; genes are given one by one, cheap objectives as
+logarithms.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxnas.networks import space as spaces
+from jaxnas.search.evaluation import Problem, Trained, columns
+from jaxnas.search.objectives import CHEAP
+from jaxnas.search.states import PopulationInState
+from jaxnas.search.surrogates import fit_ensemble, most_promising, predict
+from jaxnas.types import Key
+
+REMEMBERED = 1024
+"""Networks that the surrogate learns from."""
+
+
+class History(NamedTuple):
+    """Networks measured so far, in a ring."""
+
+    genotypes: Int[Array, "networks genes"]
+    expensive: Float[Array, "networks expensive"]
+    count: Int[Array, ""]
+
+
+def screens(problem: Problem) -> bool:
+    """Whether the algorithm returns more children than are trained."""
+    return problem.algorithm.accepted > problem.group
+
+
+def no_history(problem: Problem) -> History:
+    """Room for what a surrogate learns from; none where there is no surrogate."""
+    rows = REMEMBERED if screens(problem) else 0
+    return History(
+        jnp.zeros((rows, problem.space.genes), jnp.int32),
+        jnp.zeros((rows, len(_expensive(problem))), jnp.float32),
+        jnp.int32(0),
+    )
+
+
+def remembered(
+    problem: Problem, history: History, trained: Trained, new: np.ndarray
+) -> History:
+    """The history with those of the networks just measured that are new."""
+    rows = history.genotypes.shape[0]
+    if not rows:
+        return history
+    found = columns(trained.objectives, _expensive(problem))
+    chosen = np.flatnonzero(new)
+    places = (int(history.count) + np.arange(len(chosen))) % rows
+    return History(
+        history.genotypes.at[places].set(trained.genotypes[chosen]),
+        history.expensive.at[places].set(found[chosen]),
+        history.count + jnp.int32(len(chosen)),
+    )
+
+
+def screened(
+    key: Key,
+    problem: Problem,
+    history: History,
+    children: Int[Array, "accepted genes"],
+    state: PopulationInState,
+) -> tuple[Int[Array, "accepted genes"], PopulationInState]:
+    """The children and the state that tells their origin, those to be trained first.
+
+    The rest no longer count as children: they may be proposed again.
+    """
+    known = jnp.arange(history.genotypes.shape[0]) < history.count
+    seen, asked = (_features(problem, g) for g in (history.genotypes, children))
+    ensemble = fit_ensemble(key, seen, history.expensive, known)
+    guesses = _completed(problem, children, predict(ensemble, asked))
+    rows = most_promising(
+        guesses, state.children_mask, state.fitness, state.mask, problem.group
+    )
+    rest = np.setdiff1d(np.arange(children.shape[0]), rows)
+    order = jnp.asarray(np.append(rows, rest))
+    first = jnp.arange(order.size) < problem.group
+    state = state.replace(
+        parents=state.parents[order],
+        mates=state.mates[order],
+        children_mask=state.children_mask[order] & first,
+    )
+    return children[order], state
+
+
+def _expensive(problem) -> tuple[str, ...]:
+    return tuple(name for name in problem.objectives if name not in CHEAP)
+
+
+def _completed(problem, children, predicted):
+    """All objectives of the children as each member of the ensemble expects them."""
+    names, cheap = _expensive(problem), _costs(problem.cheap, children)
+    parts = []
+    for name in problem.objectives:
+        if name in names:
+            parts.append(predicted[:, :, names.index(name)])
+        else:
+            column = cheap[None, :, CHEAP.index(name)]
+            parts.append(jnp.broadcast_to(column, predicted.shape[:2]))
+    return jnp.stack(parts, axis=2)
+
+
+def _features(problem, genotypes):
+    cheap = tuple(CHEAP.index(n) for n in problem.objectives if n in CHEAP)
+    return _described(problem.space, problem.cheap, cheap, genotypes)
+
+
+@functools.partial(jax.jit, static_argnames="cheap")
+def _costs(cheap, genotypes):
+    return jax.vmap(cheap)(genotypes)
+
+
+@functools.partial(jax.jit, static_argnames=("space", "cheap", "chosen"))
+def _described(space, cheap, chosen, genotypes):
+    """Every value of every gene as a column of zeros and ones, then log costs."""
+    counts = spaces.cardinalities(space)
+    gene = np.repeat(np.arange(len(counts)), counts)
+    value = np.concatenate([np.arange(count) for count in counts])
+    shown = (genotypes[:, gene] == value[None]).astype(jnp.float32)
+    costs = jax.vmap(cheap)(genotypes)[:, np.array(chosen)]
+    return jnp.concatenate([shown, jnp.log(jnp.maximum(costs, 1e-9))], axis=1)

@@ -37,7 +37,8 @@ hardware.windows hardware.flushed_buffers hardware.pinned_buffers hardware.dram
 hardware.bandwidth hardware.energy hardware.area hardware.exposure hardware.counts
 hardware.relaxation hardware.latency
 analysis.resilience
-search.pareto search.crowding search.density search.hypervolume search.indicators
+search.ordering search.noise search.pareto search.crowding search.density
+search.hypervolume search.indicators
 search.identity search.morphisms search.objectives search.limits search.founders
 search.genomes search.repeats search.archives search.states search.generations
 search.nsga2 search.nsga3 search.aging search.lemonade search.cheap

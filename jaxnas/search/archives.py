@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .crowding import thin
+from .ordering import partitioned
 from .pareto import nondominated
 from .repeats import first_of_equals, hashes
 
@@ -53,7 +54,7 @@ def offered(
     mask = first_of_equals(hashes(population), jnp.append(archive.mask, mask))
     front = nondominated(fitness, mask)
     keep = thin(fitness, size, front)
-    rows = jnp.argsort(~keep, stable=True)[:size]
+    rows = partitioned(keep)[:size]
     kept = keep[rows]
     return Archive(
         population=jax.tree.map(lambda leaf: leaf[rows], population),

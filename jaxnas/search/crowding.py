@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
+from .ordering import ascending, sortable
 from .pareto import given
 
 
@@ -28,12 +29,14 @@ def crowding_distance(
     rows = counted.size
     ranks = jnp.zeros(rows, jnp.int32) if ranks is None else ranks
     fronts = jnp.where(counted, ranks, rows + 1)
+    front_bits = (rows + 1).bit_length()
     numbers = jnp.arange(rows, dtype=jnp.int32)
 
     # Sorted by front and value, a front is a run whose ends hold its extremes.
     def along(objective):
-        keys = fronts, objective, numbers
-        front, value, row = jax.lax.sort(keys, num_keys=2, is_stable=True)
+        row = ascending(sortable(objective))
+        row = ascending(fronts.astype(jnp.uint32), front_bits, after=row)
+        front, value = fronts[row], objective[row]
         change = front[1:] != front[:-1]
         first, last = jnp.append(True, change), jnp.append(change, True)
         start = jax.lax.cummax(jnp.where(first, numbers, 0))
@@ -55,19 +58,79 @@ def thin(
 ) -> Bool[Array, " rows"]:
     """Which rows of one front remain when the most crowded leave, until `size` do.
 
-    Rows leave one at a time and distances are measured anew, since two close neighbours
-    that make each other crowded must not both go. Of equally crowded rows the last
-    leaves. Extremes leave only once nothing else is left, so that `size >= 2 *
-    objectives` keeps the best of every objective.
+    Rows leave one at a time and distances are measured anew (Kukkonen and Deb 2006),
+    since two close neighbours that make each other crowded must not both go. Of equally
+    crowded rows the last leaves. Extremes leave only once nothing else is left, so that
+    `size >= 2 * objectives` keeps the best of every objective.
     """
+    mask = given(mask, fitness)
+    counted = mask & jnp.all(jnp.isfinite(fitness), axis=1)
+    values = jnp.where(counted[:, None], fitness, 0.0).T
+    before, after, spread = jax.vmap(_linked, (0, None))(values, counted)
+    numbers = jnp.arange(mask.size, dtype=jnp.int32)
+    surplus = jnp.sum(mask) - size
 
-    def drop(keep):
-        distance = crowding_distance(fitness, keep)
-        least = jnp.min(distance, initial=jnp.inf, where=keep)
-        crowded = keep & (distance == least)
-        last = crowded.size - 1 - jnp.argmax(crowded[::-1])
-        return keep.at[last].set(False)
+    def distances(carry):
+        _, left, before, after = carry
+        gap = _at(values, after) - _at(values, before)
+        shares = jnp.where(spread[:, None] > 0, gap / spread[:, None], 0.0)
+        shares = jnp.where((before < 0) | (after < 0), jnp.inf, shares)
+        return jnp.where(left, jnp.sum(shares, axis=0), jnp.inf)
 
-    return jax.lax.while_loop(
-        lambda keep: jnp.sum(keep) > size, drop, given(mask, fitness)
-    )
+    # A row that leaves changes the distances of its neighbours alone, and none falls.
+    # Whoever is more crowded than all its neighbours thus leaves before them, at its
+    # present distance; in what order such rows leave does not matter, and all leave at
+    # once. The distance at which each left gives the order of leaving one at a time.
+    def leave(carry):
+        distance = distances(carry)
+        left_at, left, before, after = carry
+        leaves = left & (distance < jnp.inf)
+        for other in (*before, *after):
+            later = numbers > other
+            more = (distance < distance[other]) | ((distance == distance[other]) & later)
+            leaves &= (other < 0) | more
+        before, after = _unlinked(before, after, leaves)
+        return jnp.where(leaves, distance, left_at), left & ~leaves, before, after
+
+    # No row can still leave at less than the least distance.
+    def wanting(carry):
+        least = jnp.min(distances(carry))
+        return (jnp.sum(mask & (carry[0] < least)) < surplus) & (least < jnp.inf)
+
+    left_at = jnp.where(mask & ~counted, 0.0, jnp.inf)
+    carry = left_at, counted, before, after
+    left_at = jax.lax.while_loop(wanting, leave, carry)[0]
+    out = jnp.where(mask, left_at, -1.0)[::-1]
+    order = mask.size - 1 - ascending(sortable(out))
+    place = jnp.zeros_like(numbers).at[order].set(numbers)
+    return mask & (place >= surplus + jnp.sum(~mask))
+
+
+def _linked(values, counted):
+    """The neighbours of each row along one objective, -1 for none, and its range."""
+    rows = counted.size
+    order = ascending(sortable(jnp.where(counted, values, jnp.inf)))
+    places = jnp.arange(rows, dtype=jnp.int32)
+    last = jnp.sum(counted) - 1
+    before = jnp.where(places > 0, jnp.roll(order, 1), -1)
+    after = jnp.where(places < last, jnp.roll(order, -1), -1)
+    empty = jnp.full(rows, -1, jnp.int32)
+    spread = values[order[jnp.maximum(last, 0)]] - values[order[0]]
+    return empty.at[order].set(before), empty.at[order].set(after), spread
+
+
+def _unlinked(before, after, leaves):
+    """The neighbours once some rows have left of which no two were neighbours."""
+    rows = leaves.size
+
+    def along(before, after):
+        behind, ahead = (jnp.where(leaves, one, rows) for one in (after, before))
+        return (
+            before.at[behind].set(before, mode="drop"),
+            after.at[ahead].set(after, mode="drop"),
+        )
+
+    return jax.vmap(along)(before, after)
+
+
+_at = jax.vmap(lambda values, rows: values[rows])

@@ -25,6 +25,7 @@ from jaxtyping import Array
 from .archives import empty_archive, offered
 from .genomes import Rates, fitted, vary
 from .identity import Configured
+from .ordering import partitioned
 from .repeats import first_of_equals, hashes
 from .states import Params, PopulationInState, population_metrics
 
@@ -268,7 +269,7 @@ class GenerationalAlgorithm(Configured, PopulationBasedAlgorithm):
 
     def _chosen(self, key, state, children, new):
         """Rows of the children that are returned, and which of them are new."""
-        chosen = jnp.argsort(~new, stable=True)[: self.accepted]
+        chosen = partitioned(new)[: self.accepted]
         return chosen, new[chosen]
 
     def _scores(self, state, fitness):

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from .noise import random_words
+
 # Bounds are numbers, arrays or tracers, and after a transformation anything at all.
 Leaf: TypeAlias = Any
 
@@ -171,7 +173,7 @@ def _shares(key, count, shape):
 def _share_and_byte(key, count, shape):
     """Numbers uniform over [0, 1) and, independent of them, over 0, ..., 255."""
     # One block of bits for all: every separate draw is compiled anew.
-    bits = jax.random.bits(key, (count, *shape), jnp.uint32)
+    bits = random_words(key, (count, *shape))
     return (bits >> 8).astype(jnp.float32) * 2.0**-24, bits & 0xFF
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-WORD_BITS = 32
+from .ordering import WORD_BITS, ascending, sortable
 
 
 def dominates(
@@ -115,7 +115,11 @@ def _constrained(values, violation):
 
 def _ordinals(values):
     """Dense ranks: equal values have equal numbers, which start at 0."""
-    order = jnp.argsort(values)
+    return _numbered(values, ascending(sortable(values)))
+
+
+def _numbered(values, order):
+    """Dense ranks of values of which a rising order is known."""
     ordered = values[order]
     steps = jnp.append(False, ordered[1:] != ordered[:-1])
     return jnp.zeros(values.size, jnp.int32).at[order].set(jnp.cumsum(steps))
@@ -131,8 +135,9 @@ def _patience(values, mask):
     """
     rows = mask.size
     first, second = (jnp.where(mask, v, _worst(values)) for v in values.T)
-    heights = _ordinals(second)
-    order = jnp.lexsort((heights, first, ~mask))
+    order = ascending(sortable(second))
+    heights = _numbered(second, order)
+    order = ascending(sortable(first), after=order)
     ordered = jnp.stack([first[order], second[order]])
     equal = jnp.append(False, jnp.all(ordered[:, 1:] == ordered[:, :-1], axis=0))
 

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, UInt32
 
+from .noise import scrambled
+
 SEEDS = (0x9E3779B9, 0x7F4A7C15)
 
 
@@ -25,7 +27,7 @@ def hashes(population: Any) -> UInt32[Array, "rows 2"]:
     return jnp.stack(
         [
             jnp.sum(
-                _scrambled(words ^ _scrambled(places + jnp.uint32(seed))[None, :]),
+                scrambled(words ^ scrambled(places + jnp.uint32(seed))[None, :]),
                 axis=1,
                 dtype=jnp.uint32,
             )
@@ -39,13 +41,25 @@ def first_of_equals(
     keys: UInt32[Array, "rows 2"], mask: Bool[Array, " rows"]
 ) -> Bool[Array, " rows"]:
     """Which rows take part and have the hash of no earlier row that does."""
-    numbers = jnp.arange(mask.size, dtype=jnp.int32)
-    out = (~mask).astype(jnp.uint32)
-    sort = jax.lax.sort((out, keys[:, 0], keys[:, 1], numbers), num_keys=3)
-    ordered, order = jnp.stack(sort[:3]), sort[3]
-    repeats = jnp.all(ordered[:, 1:] == ordered[:, :-1], axis=0)
-    first = jnp.append(True, ~repeats)
-    return mask & jnp.zeros(mask.size, bool).at[order].set(first)
+    rows = mask.size
+    numbers = jnp.arange(rows, dtype=jnp.int32)
+    slots = 1 << (2 * rows).bit_length()
+
+    # A table of rows: of all that fall into a slot the first takes it. Equal rows share
+    # their slot, so that who has the hash of the winner repeats it; the others try
+    # again with other slots.
+    def entered(carry):
+        first, left, turn = carry
+        place = scrambled(scrambled(keys[:, 0] + turn) ^ keys[:, 1])
+        slot = (place % jnp.uint32(slots)).astype(jnp.int32)
+        entries = jnp.full(slots, rows, jnp.int32)
+        entries = entries.at[jnp.where(left, slot, slots)].min(numbers, mode="drop")
+        winner = jnp.minimum(entries[slot], rows - 1)
+        equal = jnp.all(keys[winner] == keys, axis=1)
+        return first | (left & (winner == numbers)), left & ~equal, turn + 1
+
+    start = jnp.zeros(rows, bool), mask, jnp.uint32(0)
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[1]), entered, start)[0]
 
 
 def _words(leaf):
@@ -58,10 +72,3 @@ def _words(leaf):
     unsigned = {1: jnp.uint8, 2: jnp.uint16}[size]
     return jax.lax.bitcast_convert_type(flat, unsigned).astype(jnp.uint32)
 
-
-def _scrambled(words):
-    """A bijection of 32-bit words in which every bit depends on every bit (a
-    xor-shift-multiply finaliser with the constants of Wellons' search, 2018)."""
-    words = (words ^ (words >> 16)) * jnp.uint32(0x21F0AAAD)
-    words = (words ^ (words >> 15)) * jnp.uint32(0xD35A2D97)
-    return words ^ (words >> 15)

@@ -42,7 +42,7 @@ search.hypervolume search.indicators
 search.identity search.morphisms search.objectives search.limits search.founders
 search.genomes search.repeats search.archives search.states search.generations
 search.nsga2 search.nsga3 search.aging search.lemonade search.cheap
-search.variations search.catalogue search.strikes search.surrogates
+search.islands search.variations search.catalogue search.strikes search.surrogates
 search.evaluation search.screening search.evolution
 measurement sensitivity plots profiling results lineage reading report config
 overrides preparation

@@ -17,6 +17,8 @@ from .hypervolume import hypervolume_estimate as hypervolume_estimate
 from .hypervolume import reference_point as reference_point
 from .indicators import additive_epsilon as additive_epsilon
 from .indicators import igd_plus as igd_plus
+from .islands import island_search as island_search
+from .islands import merged as merged
 from .lemonade import Lemonade as Lemonade
 from .nsga2 import Nsga2 as Nsga2
 from .nsga2 import UniformSearch as UniformSearch

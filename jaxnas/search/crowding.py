@@ -87,7 +87,9 @@ def thin(
         leaves = left & (distance < jnp.inf)
         for other in (*before, *after):
             later = numbers > other
-            more = (distance < distance[other]) | ((distance == distance[other]) & later)
+            more = (distance < distance[other]) | (
+                (distance == distance[other]) & later
+            )
             leaves &= (other < 0) | more
         before, after = _unlinked(before, after, leaves)
         return jnp.where(leaves, distance, left_at), left & ~leaves, before, after

@@ -71,4 +71,3 @@ def _words(leaf):
         return words.reshape(leaf.shape[0], -1)
     unsigned = {1: jnp.uint8, 2: jnp.uint16}[size]
     return jax.lax.bitcast_convert_type(flat, unsigned).astype(jnp.uint32)
-

@@ -39,7 +39,8 @@ hardware.relaxation hardware.latency
 analysis.resilience
 search.ordering search.noise search.pareto search.crowding search.density
 search.hypervolume search.indicators
-search.identity search.morphisms search.objectives search.limits search.founders
+search.identity search.pruning search.morphisms search.objectives search.limits
+search.founders
 search.genomes search.repeats search.archives search.states search.generations
 search.nsga2 search.nsga3 search.aging search.lemonade search.cheap
 search.islands search.variations search.catalogue search.strikes search.surrogates

@@ -1,67 +1,33 @@
-"""Children are networks of the space; what they inherit computes what it did before."""
+"""Children are networks of the space, and inherit what both networks use."""
 
-import functools
 import itertools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-from search_helpers import assert_same, genotype_of, train_set
-
-from jaxnas.networks import space as spaces
-from jaxnas.networks import supernet
-from jaxnas.networks.extents import Block, Network, extents, kernel_mask
-from jaxnas.networks.layers import HeadParams, LayerParams, LayerStatistics
-from jaxnas.networks.space import (
-    BLOCK_GENES,
-    CONVOLUTION,
-    INVERTED,
-    SEPARABLE,
-    STEM_GENES,
-    SearchSpace,
-    Stage,
-)
-from jaxnas.search.morphisms import SECOND_MUTATION, inherit, mutate
-from jaxnas.training import initial_weights
-
-SPACE = SearchSpace(
-    image=(8, 8, 1),
-    classes=10,
-    stages=(Stage(widths=(2, 4, 6), blocks=2), Stage(widths=(4, 6), blocks=1)),
-)
-KEY = jax.random.key(11)
-COUNTS = spaces.cardinalities(SPACE)
-NAMES = [*STEM_GENES, *BLOCK_GENES * SPACE.slots, "weight_bits"]
-WIDE = {"weight_bits": 1, "activation_bits": 1}
-FULL = genotype_of(
+from morphism_helpers import (
+    COUNTS,
+    EMPTY,
+    FULL,
+    KEY,
+    NAMES,
     SPACE,
-    {"operation": INVERTED, "width": 1, "residual": 1, "expansion": 1} | WIDE,
-    {"operation": CONVOLUTION, "kernel": 1, "width": 0, "weight_bits": 1},
-    {"operation": SEPARABLE, "width": 1, "residual": 1} | WIDE,
+    WIDE,
+    canonical,
+    child_weights,
+    layers,
+    mutants,
+    replaced,
+    sampled,
+    weights,
 )
-EMPTY = spaces.smallest(SPACE)
+from search_helpers import assert_same
 
-
-@functools.cache
-def sampled(count=200):
-    keys = jax.random.split(KEY, count)
-    draw = jax.jit(jax.vmap(lambda key: spaces.sample(key, SPACE)))
-    return np.asarray(draw(keys))
-
-
-@jax.jit
-@jax.vmap
-def canonical(genotypes):
-    return spaces.canonical(SPACE, genotypes)
-
-
-@jax.jit
-@functools.partial(jax.vmap, in_axes=(0, 0))
-def mutants(key, genotype):
-    return mutate(key, SPACE, genotype)
-
+from jaxnas.networks.extents import extents, kernel_mask
+from jaxnas.networks.space import BLOCK_GENES, INVERTED, STEM_GENES
+from jaxnas.search.morphisms import SECOND_MUTATION
+from jaxnas.search.pruning import salient_first
 
 CHILDREN = 4000
 
@@ -127,45 +93,37 @@ def test_genes_without_effect_do_not_change_alone():
     assert {0, 1, 2, len(COUNTS) - 1} <= single
 
 
-def test_an_inserted_block_is_any_block_with_a_shortcut():
-    first = len(STEM_GENES)
+def insertions(parent, slot):
+    """Genes by name of the blocks that children have more than their parent."""
+    first = len(STEM_GENES) + slot * len(BLOCK_GENES)
     rows = slice(first, first + len(BLOCK_GENES))
-    children = children_of(EMPTY)
-    inserted = children[(children[:, first] == 1) & (children[:, -9] == 0)]
-    inserted = inserted[:, rows][inserted[:, 0] == EMPTY[0]]
-    genes = dict(zip(BLOCK_GENES, inserted.T, strict=True))
-    assert np.mean(genes["residual"]) > 0.9
-    free = ("operation", "kernel", "width", "weight_bits", "activation_bits")
-    drawn = as_set(np.stack([genes[name] for name in free], axis=1))
-    sizes = [COUNTS[first + BLOCK_GENES.index(name)] for name in free]
-    assert drawn == set(itertools.product(*map(range, sizes)))
-    assert set(genes["expansion"][genes["operation"] == INVERTED]) == {0, 1}
+    children = children_of(parent)
+    others = np.delete(np.arange(len(parent)), np.r_[rows])
+    alone = np.all(children[:, others] == np.asarray(parent)[others], axis=1)
+    chosen = children[alone & (children[:, first] == 1)][:, rows]
+    return dict(zip(BLOCK_GENES, chosen.T, strict=True))
 
 
-@functools.cache
-def weights():
-    """What a training may leave, in used and in unused entries alike."""
-    rng = np.random.default_rng(0)
-
-    def normal(like, scale):
-        return jnp.asarray(scale * rng.normal(size=like.shape), jnp.float32)
-
-    def uniform(like):
-        return jnp.asarray(rng.uniform(0.3, 2, like.shape), jnp.float32)
-
-    def leave(layer):
-        if isinstance(layer, HeadParams):
-            return layer._replace(bias=normal(layer.bias, 0.3))
-        if isinstance(layer, LayerStatistics):
-            return LayerStatistics(normal(layer.mean, 0.5), uniform(layer.variance))
-        gain = uniform(layer.gain) * jnp.sign(normal(layer.gain, 1))
-        return layer._replace(gain=gain, offset=normal(layer.offset, 0.5))
-
-    return jax.tree.map(leave, initial_weights(KEY, SPACE), is_leaf=is_layer)
+def test_an_inserted_block_hands_on_its_map():
+    """Shortcut, width and words are those of the map, and all else is drawn."""
+    narrow = np.asarray(EMPTY).copy()
+    narrow[STEM_GENES.index("activation_bits")] = 0
+    for parent, bits in ((np.asarray(EMPTY), 1), (narrow, 0)):
+        genes = insertions(parent, 0)
+        # A second mutation may change any of them.
+        for name, value in (("residual", 1), ("width", 0), ("activation_bits", bits)):
+            assert np.mean(genes[name] == value) > 0.9
+        free = ("operation", "kernel", "weight_bits")
+        drawn = as_set(np.stack([genes[name] for name in free], axis=1))
+        assert drawn == set(itertools.product(range(3), range(2), range(2)))
+        assert set(genes["expansion"][genes["operation"] == INVERTED]) == {0, 1}
 
 
-def is_layer(node):
-    return isinstance(node, HeadParams | LayerParams | LayerStatistics)
+def test_behind_a_linear_block_stands_a_linear_one():
+    parent = canonical(replaced(EMPTY, 0, present=1, operation=INVERTED, width=2)[None])
+    genes = insertions(np.asarray(parent[0]), 2)
+    assert np.mean(genes["operation"] == INVERTED) > 0.9
+    assert np.mean(genes["width"] == 1) > 0.9 and np.mean(genes["residual"]) > 0.9
 
 
 class Use(NamedTuple):
@@ -192,138 +150,6 @@ def _uses(genotype):
     return found, inputs < active.head.in_width
 
 
-@jax.jit
-def _child_weights(key, parent, child, weights):
-    return inherit(key, SPACE, parent, child, weights)
-
-
-def child_weights(parent, child, key=KEY):
-    return _child_weights(key, jnp.asarray(parent), jnp.asarray(child), weights())
-
-
-@jax.jit
-def _answers(genotype, weights):
-    images, fixed = train_set()[0][:8], ("fixed_point",)
-    return supernet.apply(SPACE, *weights, genotype, images, schemes=fixed)[0]
-
-
-def answers(genotype, weights):
-    return np.asarray(_answers(jnp.asarray(genotype), weights))
-
-
-def genes_of(genotype, slot):
-    row = np.asarray(spaces.block_genes(SPACE, jnp.asarray(genotype)))[slot]
-    return dict(zip(BLOCK_GENES, row.tolist(), strict=True))
-
-
-def replaced(genotype, slot, **genes):
-    changed = np.array(genotype)
-    for name, value in genes.items():
-        changed[len(STEM_GENES) + slot * len(BLOCK_GENES) + BLOCK_GENES.index(name)] = (
-            value
-        )
-    return changed
-
-
-def describe(genotype):
-    return spaces.describe(SPACE, jnp.asarray(genotype, jnp.int32))
-
-
-def decoded(genotype):
-    return jax.tree.map(np.asarray, spaces.decode(SPACE, jnp.asarray(genotype)))
-
-
-def shortcut_after(genotype, slot):
-    """Whether the first block present behind a slot (-1 is the stem) has a shortcut."""
-    one = decoded(genotype)
-    behind = np.flatnonzero(one.present[slot + 1 :]) + slot + 1
-    return len(behind) > 0 and bool(one.residual[behind[0]])
-
-
-def widened(parent):
-    one = decoded(parent)
-    if parent[0] + 1 < COUNTS[0] and not shortcut_after(parent, -1):
-        yield np.concatenate([[parent[0] + 1], parent[1:]])
-    for slot in np.flatnonzero(one.present):
-        width = genes_of(parent, slot)["width"]
-        limit = len(SPACE.stages[SPACE.stage_of_slot[slot]].widths)
-        if width + 1 < limit and not shortcut_after(parent, slot):
-            yield replaced(parent, slot, width=width + 1)
-
-
-def larger(parent, gene):
-    one = decoded(parent)
-    for slot in np.flatnonzero(one.present):
-        relevant = gene == "kernel" or one.operation[slot] == INVERTED
-        if relevant and genes_of(parent, slot)[gene] == 0:
-            yield replaced(parent, slot, **{gene: 1})
-
-
-def inserted(parent):
-    """Rectified blocks with a shortcut, in the words of the rectified map before."""
-    one = decoded(parent)
-    producers = [(np.int32(0), one.stem_activation_bits)]
-    producers += list(zip(one.operation, one.activation_bits, strict=True))
-    for slot in np.flatnonzero(~one.present):
-        operation, bits = producers[one.source[slot]]
-        if operation == INVERTED:
-            continue
-        widths = SPACE.stages[SPACE.stage_of_slot[slot]].widths
-        for kind, (index, width) in itertools.product((0, 1), enumerate(widths)):
-            grows = width > one.in_width[slot]
-            if width >= one.in_width[slot] and not (
-                grows and shortcut_after(parent, slot)
-            ):
-                yield replaced(
-                    parent,
-                    slot,
-                    present=1,
-                    operation=(CONVOLUTION, SEPARABLE)[kind],
-                    kernel=index % 2,
-                    width=index,
-                    residual=1,
-                    weight_bits=kind,
-                    activation_bits=int(bits),
-                )
-
-
-PRESERVING = {
-    "same": lambda parent: [parent],
-    "widen": widened,
-    "kernel": lambda parent: larger(parent, "kernel"),
-    "expansion": lambda parent: larger(parent, "expansion"),
-    "insert": inserted,
-}
-
-
-@pytest.mark.parametrize("morphism", PRESERVING)
-def test_the_child_answers_as_its_parent(morphism):
-    """In fixed-point words, bit for bit."""
-    pairs = 0
-    for number, parent in enumerate(sampled()):
-        expected = None
-        for child in itertools.islice(PRESERVING[morphism](parent), 3):
-            expected = answers(parent, weights()) if expected is None else expected
-            np.testing.assert_array_equal(canonical(child[None])[0], child)
-            key = jax.random.fold_in(KEY, number)
-            found = answers(child, child_weights(parent, child, key))
-            message = f"{describe(parent)} -> {describe(child)}"
-            np.testing.assert_array_equal(found, expected, err_msg=message)
-            pairs += 1
-        if pairs >= 60:
-            break
-    assert pairs >= 40
-
-
-def layers(tree):
-    """The layers of a supernet tree, one per block slot, the head left out."""
-    yield tree.stem
-    for block in tree.stages:
-        for layer in block:
-            for slot in range(layer[0].shape[0]):
-                yield jax.tree.map(lambda leaf: leaf[slot], layer)  # noqa: B023
-
-
 def pairs():
     """Random networks with a child each; the last one is its own child."""
     parents = sampled()[:60]
@@ -335,12 +161,17 @@ def pairs():
     return zip(parents, children, strict=True)
 
 
+@jax.jit
+def salient(parent, child):
+    return salient_first(SPACE, parent, child, weights())
+
+
 def test_a_child_keeps_what_both_networks_use():
     seen = 0
     for parent, child in pairs():
-        found = child_weights(parent, child)
+        found = child_weights(KEY, parent, child, weights())
         (before, inputs_before), (after, inputs_after) = uses(parent), uses(child)
-        start, end = jax.device_get((weights(), found))
+        start, end = jax.device_get((salient(parent, child), found))
         trees = start.params, end.params, start.statistics, end.statistics
         for had, has, old, new, *statistics in zip(
             before, after, *map(layers, trees), strict=True
@@ -364,7 +195,7 @@ def test_new_weights_are_zero_in_old_filters_and_random_in_new_ones():
     """New filters start with neutral normalisation, or silent behind a shortcut."""
     seen = dict.fromkeys(("grown", "new", "silent", "head"), 0)
     for parent, child in pairs():
-        found = jax.device_get(child_weights(parent, child))
+        found = jax.device_get(child_weights(KEY, parent, child, weights()))
         (before, inputs_before), (after, inputs_after) = uses(parent), uses(child)
         trees = found.params, found.statistics
         for had, has, new, statistics in zip(
@@ -391,34 +222,10 @@ def test_new_weights_are_zero_in_old_filters_and_random_in_new_ones():
 def test_new_filters_depend_on_the_key():
     parent, child = EMPTY, replaced(EMPTY, 0, present=1, **WIDE)
     first, again, other = (
-        child_weights(parent, child, jax.random.key(seed)).params.stages[0].spatial
+        child_weights(jax.random.key(seed), parent, child, weights())
+        .params.stages[0]
+        .spatial
         for seed in (0, 0, 1)
     )
     assert_same(first, again)
     assert not np.array_equal(first.kernel, other.kernel)
-
-
-def littered(genotype):
-    """The weights with extreme statistics wherever the genotype uses no filter."""
-
-    def litter(extent, statistics):
-        outputs = np.arange(statistics.mean.shape[-1])
-        inside = outputs < np.asarray(extent.out_width)[..., None]
-        used = inside & np.asarray(extent.used)[..., None]
-        mean = jnp.where(used, statistics.mean, 1e3)
-        return LayerStatistics(mean, jnp.where(used, statistics.variance, 0.0))
-
-    active, statistics = extents(SPACE, genotype), weights().statistics
-    stages = [
-        Block(*map(litter, *stage))
-        for stage in zip(active.stages, statistics.stages, strict=True)
-    ]
-    stem = litter(active.stem, statistics.stem)
-    return weights()._replace(statistics=Network(stem, tuple(stages), ()))
-
-
-@pytest.mark.parametrize("genotype", [EMPTY, FULL], ids=["empty", "full"])
-def test_what_unused_filters_hold_does_not_matter(genotype):
-    """A network that narrowed leaves statistics behind that nothing moves any more."""
-    found = answers(genotype, littered(genotype))
-    np.testing.assert_array_equal(found, answers(genotype, weights()))

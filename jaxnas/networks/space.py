@@ -159,7 +159,7 @@ def decode(space: SearchSpace, genotype: Genotype) -> Architecture:
     gene = dict(zip(BLOCK_GENES, block_genes(space, genotype).T, strict=True))
     present = gene["present"] == 1
     stem_width = jnp.array(space.stages[0].widths)[stem[0]]
-    chosen_width = _width_table(space)[jnp.arange(space.slots), gene["width"]]
+    chosen_width = width_table(space)[jnp.arange(space.slots), gene["width"]]
     source = _sources(present)
     reached = jnp.concatenate([stem_width[None], chosen_width])[source]
     in_width, head_width = reached[:-1], reached[-1]
@@ -186,7 +186,8 @@ def decode(space: SearchSpace, genotype: Genotype) -> Architecture:
     )
 
 
-def _width_table(space: SearchSpace) -> Int[Array, "slots choices"]:
+def width_table(space: SearchSpace) -> Int[Array, "slots choices"]:
+    """Widths among which every slot may choose, in channels; 0 is none."""
     longest = max(len(stage.widths) for stage in space.stages)
     rows = [
         stage.widths + (0,) * (longest - len(stage.widths))

@@ -24,6 +24,7 @@ from jaxnas.networks.extents import (
 )
 from jaxnas.networks.layers import LayerParams, LayerStatistics
 from jaxnas.networks.space import BLOCK_GENES, HEAD_GENES, STEM_GENES, SearchSpace
+from jaxnas.search.pruning import salient_first
 from jaxnas.training import Weights, initial_weights
 from jaxnas.types import Genotype, Key
 
@@ -35,7 +36,8 @@ def mutate(key: Key, space: SearchSpace, genotype: Genotype) -> Genotype:
     """A child: one gene that matters takes another value, sometimes a second one too.
 
     All genes that affect the network are equally likely, and all other values of a
-    gene. A block that becomes present gets random genes and a shortcut.
+    gene. A block that becomes present gets a shortcut, the width and words of the map
+    that reaches it as far as the space has them, and otherwise random genes.
     """
     bits = jax.random.bits(key, (3, space.genes), jnp.uint32)
     uniform = bits.astype(jnp.float32) * 2.0**-32
@@ -69,17 +71,39 @@ def _matters(space: SearchSpace, genotype: Genotype) -> Bool[Array, " genes"]:
 
 
 def _insert_block(space, genotype, gene, bits):
-    """Random genes with a shortcut in the slot whose `present` gene will be 1."""
+    """Random genes with a shortcut in the slot whose `present` gene will be 1.
+
+    The width is the least that the map fits in, and the map is stored in as many bits
+    as before; behind a linear block stands another one.
+    """
     counts = jnp.asarray(spaces.cardinalities(space))
     drawn = (bits >> 4) % counts.astype(jnp.uint32)
     first = len(STEM_GENES)
     rows = spaces.block_genes(space, genotype)
     fresh = spaces.block_genes(space, drawn.astype(jnp.int32))
-    fresh = fresh.at[:, BLOCK_GENES.index("residual")].set(1)
+    for name, value in _silent_genes(space, genotype, fresh).items():
+        fresh = fresh.at[:, BLOCK_GENES.index(name)].set(value)
     slots = jnp.arange(space.slots)
     inserted = (gene == first + slots * len(BLOCK_GENES)) & (rows[:, 0] == 0)
     rows = jnp.where(inserted[:, None], fresh, rows)
     return spaces.join(genotype[:first], rows, genotype[-len(HEAD_GENES) :])
+
+
+def _silent_genes(space, genotype, fresh):
+    """Genes of a block that can hand on the map that reaches its slot as it is."""
+    one = spaces.decode(space, genotype)
+    source = one.source[:-1]
+    linear = jnp.append(False, one.operation == spaces.INVERTED)[source]
+    words = jnp.append(one.stem_activation_bits, one.activation_bits)[source]
+    holds = spaces.width_table(space) >= one.in_width[:, None]
+    width = fresh[:, BLOCK_GENES.index("width")]
+    operation = fresh[:, BLOCK_GENES.index("operation")]
+    return {
+        "residual": 1,
+        "operation": jnp.where(linear, spaces.INVERTED, operation),
+        "width": jnp.where(holds.any(axis=1), jnp.argmax(holds, axis=1), width),
+        "activation_bits": words,
+    }
 
 
 def inherit(
@@ -95,6 +119,7 @@ def inherit(
     had (a new input or tap must not change what the filter computes) and random if the
     filter is new. The last normalisation of an inserted residual block gets gain zero.
     """
+    weights = salient_first(space, parent, child, weights)
     fresh = initial_weights(key, space)
     before = extents(space, parent)
     after = extents(space, child)

@@ -155,6 +155,9 @@ class TrainingConfig:
     """Steps of every network of the final front, in each number scheme (count)."""
     learning_rate: float = 2e-2
     """Peak learning rate of initial networks and children (per step)."""
+    child_warmup: float = 0.1
+    """Share of a child's steps in which its learning rate rises to the peak: inherited
+    weights bear the first steps of Adam at full rate badly (fraction)."""
     final_learning_rate: float = 1e-2
     """Peak learning rate of the final training (per step)."""
     batch: int = 32
@@ -171,10 +174,11 @@ class TrainingConfig:
     def __post_init__(self):
         _require_positive(self, "initial_steps", "child_steps", "final_steps", "batch")
         _require_positive(self, "learning_rate", "final_learning_rate")
-        if not 0 <= self.distillation <= 1:
-            raise ValueError(
-                f"distillation is {self.distillation}, expected a fraction, 0 to 1"
-            )
+        for name in ("distillation", "child_warmup"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, expected a fraction, 0 to 1"
+                )
         if self.weight_decay < 0 or self.shift < 0:
             raise ValueError(
                 f"weight_decay is {self.weight_decay} and shift is {self.shift}, "

@@ -78,6 +78,7 @@ def _problem(config: SearchConfig, space: SearchSpace, images: ImageData) -> Pro
     evolution, training = config.evolution, config.training
     evaluation = _evaluation(images)
     first = recipe(config, training.initial_steps, training.learning_rate)
+    later = {"steps": training.child_steps, "warmup": training.child_warmup}
     algorithm = network_search(
         evolution.algorithm,
         space,
@@ -96,7 +97,7 @@ def _problem(config: SearchConfig, space: SearchSpace, images: ImageData) -> Pro
         initial=evolution.initial,
         group=evolution.children,
         initial_recipe=first,
-        child_recipe=first._replace(steps=training.child_steps),
+        child_recipe=first._replace(**later),
         train_images=jnp.asarray(images.train_images),
         train_labels=jnp.asarray(images.train_labels),
         validation_images=evaluation.validation_images,

@@ -43,7 +43,10 @@ class Weights(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """How to train; `steps` and `learning_rate` may be traced, the rest is static."""
+    """How to train; steps, learning rate and warm-up may be traced, the rest may not.
+
+    In the first `warmup * steps` steps the learning rate also rises linearly.
+    """
 
     steps: int | Int[Array, ""]
     learning_rate: float | Float[Array, ""]
@@ -51,6 +54,7 @@ class Recipe(NamedTuple):
     weight_decay: float = 1e-4
     shift: int = 1
     flip: bool = False
+    warmup: float | Float[Array, ""] = 0.0
 
 
 def initial_weights(key: Key, space: SearchSpace) -> Weights:
@@ -69,7 +73,7 @@ def fit(
     recipe: Recipe,
     schemes: tuple[str, ...] = SCHEMES,
 ) -> Weights:
-    """The weights after `recipe.steps` steps of AdamW with cosine decay to zero.
+    """The weights after `recipe.steps` steps of AdamW, warm-up and cosine decay to 0.
 
     `scheme` indexes `schemes`, the number schemes among which the program can choose.
     """
@@ -83,7 +87,7 @@ def fit(
             weights.params, weights.statistics, space, genotype, scheme, *batch
         )
         direction, state = optimizer.update(gradients, state)
-        rate = _cosine(number, recipe.steps) * recipe.learning_rate
+        rate = _rate(number, recipe)
         params = jax.tree.map(
             lambda p, d: p - rate * (d + recipe.weight_decay * p),
             weights.params,
@@ -95,8 +99,10 @@ def fit(
     return lax.fori_loop(0, recipe.steps, step, start)[0]
 
 
-def _cosine(step, steps):
-    return 0.5 * (1 + jnp.cos(jnp.pi * step / steps))
+def _rate(step, recipe):
+    cosine = 0.5 * (1 + jnp.cos(jnp.pi * step / recipe.steps))
+    rising = jnp.minimum(1.0, (step + 1) / jnp.maximum(recipe.warmup * recipe.steps, 1))
+    return rising * cosine * recipe.learning_rate
 
 
 def _draw_batch(key, images, labels, recipe):
@@ -145,8 +151,8 @@ def correct(
 def _fitter(space, schemes, batch, weight_decay, shift, flip):
     """`fit` for one member of a group; one function object for the same options."""
 
-    def one(member, scheme, images, labels, steps, rate):
-        recipe = Recipe(steps, rate, batch, weight_decay, shift, flip)
+    def one(member, scheme, images, labels, steps, rate, warmup):
+        recipe = Recipe(steps, rate, batch, weight_decay, shift, flip, warmup)
         key, weights, genotype, taught = member
         data = scheme, images, labels if taught is None else taught
         return fit(key, space, weights, genotype, *data, recipe, schemes)
@@ -175,6 +181,7 @@ def fit_group(
     """
     options = recipe._asdict()
     steps, rate = options.pop("steps"), options.pop("learning_rate")
+    warmup = options.pop("warmup")
     return map_over_processes(
         _fitter(space, schemes, **options),
         (keys, weights, genotypes, taught),
@@ -183,6 +190,7 @@ def fit_group(
         labels,
         jnp.int32(steps),
         jnp.float32(rate),
+        jnp.float32(warmup),
     )
 
 

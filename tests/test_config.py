@@ -159,6 +159,14 @@ BAD = {
         TrainingConfig,
         {"shift": -1},
     ),
+    "child_warmup is -0.1, expected a fraction, 0 to 1": (
+        TrainingConfig,
+        {"child_warmup": -0.1},
+    ),
+    "distillation is 1.5, expected a fraction, 0 to 1": (
+        TrainingConfig,
+        {"distillation": 1.5},
+    ),
     "trials is 1, expected at least 2: intervals come from the spread of trials": (
         FaultConfig,
         {"trials": 1},

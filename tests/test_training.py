@@ -109,14 +109,15 @@ def test_both_schemes_train_and_differ():
     assert np.all(moved(train(scheme=0), train(scheme=1)) > 1e-3)
 
 
-def test_steps_rate_and_scheme_share_one_program(monkeypatch):
+def test_steps_rates_and_scheme_share_one_program(monkeypatch):
     train()
     traced = []
     augment = training.augment
     monkeypatch.setattr(
         training, "augment", lambda *a, **k: traced.append(1) or augment(*a, **k)
     )
-    for changes in ({"steps": 9}, {"learning_rate": 1e-3}, {"scheme": 1}):
+    changed = {"steps": 9}, {"learning_rate": 1e-3}, {"warmup": 0.5}, {"scheme": 1}
+    for changes in changed:
         train(**changes)
     # Fresh, computed and host arrays are one program, too.
     train(weights=train())
@@ -137,12 +138,17 @@ def test_networks_learn():
     assert np.all(errors(trained()) < 0.8), "chance is 0.9"
 
 
-def test_unused_weights_decay_by_the_cosine_schedule():
-    """Without a gradient AdamW only multiplies: 1 - rate * decay * (1 + cos) / 2."""
+@pytest.mark.parametrize("warmup", [0.0, 0.2])
+def test_unused_weights_decay_by_the_schedule(warmup):
+    """Without a gradient AdamW only multiplies: 1 - rate * decay * (1 + cos) / 2, with
+    a rate that rises linearly in the first steps, the first of which does something."""
     steps, rate, decay = 30, 0.5, recipe().weight_decay
-    changed = train(steps=steps, learning_rate=rate)
+    changed = train(steps=steps, learning_rate=rate, warmup=warmup)
     cosine = (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
-    factor = np.prod(1 - rate * decay * cosine)
+    rising = np.ones(steps)
+    first = round(warmup * steps)
+    rising[:first] = np.arange(1, first + 1) / max(first, 1)
+    factor = np.prod(1 - rate * decay * cosine * rising)
     assert factor < 0.95
     start, end = (tree.params.stages[0].expand.kernel for tree in (fresh(), changed))
     np.testing.assert_allclose(end[CONV], factor * start[CONV], rtol=1e-5)

@@ -182,7 +182,7 @@ def _train_scheme(stage, front, rows, scheme, advance) -> Finalists:
         stage.evaluation,
         recipe(stage.config, training.final_steps, training.final_learning_rate),
         scheme=scheme,
-        group=problem.algorithm.accepted,
+        group=problem.group,
         advance=advance,
     )
     size = len(front.mask)

@@ -148,10 +148,11 @@ def generation(
     key: Key, problem: Problem, before: Evolution
 ) -> tuple[Evolution, list[Individual]]:
     """One generation: the state after it and the children that were evaluated."""
-    asking, inheriting, training, telling, screening = jax.random.split(key, 5)
+    asking, inheriting, training, telling, *others = jax.random.split(key, 6)
+    screening, revising = others
     algorithm, params = problem.algorithm, problem.algorithm.default_params
     number = int(before.algorithm.generation_counter) + 1
-    before = _struck_again(telling, problem, before, number)
+    before = _struck_again(revising, problem, before, number)
     children, state = algorithm.ask(asking, before.algorithm, params)
     if screens(problem):
         children, state = screened(screening, problem, before.history, children, state)
@@ -188,7 +189,10 @@ def empty_evolution(problem: Problem, key: Key) -> Evolution:
 
 
 def _struck_again(key, problem, before, number) -> Evolution:
-    """The population after more trials: who had been lucky may no longer survive."""
+    """The population after more trials: who had been lucky may no longer survive.
+
+    An archive keeps what it was told.
+    """
     if problem.strikes is None:
         return before
     state, store = before.algorithm, before.population

@@ -27,6 +27,22 @@ jax.config.update("jax_enable_x64", False)
 matplotlib.use("Agg")
 
 
+SUPERNET = ("evolving", "experiment", "measurement", "search_evolution", "training")
+"""Files whose tests train the supernet of `search_helpers`."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """A worker takes whole files. The supernet's come first and go to one of them,
+    so that its programs are compiled once."""
+    names = {f"test_{name}" for name in SUPERNET}
+    items.sort(key=lambda item: item.path.stem not in names)
+    for item in items:
+        stem = item.path.stem
+        group = "supernet" if stem in names else stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="module")
 def compiled_quickly():
     """XLA optimises nothing: for whole modules where rounding is not at stake."""

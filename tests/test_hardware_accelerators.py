@@ -25,6 +25,8 @@ from jaxnas.hardware import (
 from jaxnas.hardware.accelerators import accelerator
 from jaxnas.topology import stack
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_survive_a_file_are_hashable_and_name_their_source(name, tmp_path):

@@ -23,6 +23,8 @@ from jaxnas.networks import supernet
 from jaxnas.networks.materialize import materialize, network_spec
 from jaxnas.networks.space import SearchSpace, Stage
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 FIRST_STAGE = dataclasses.replace(SPACE, stages=SPACE.stages[:1])
 """For training: half of `SPACE`, since derivatives take long to compile."""
 MINI = SearchSpace(
@@ -119,11 +121,12 @@ def polluted(weights, genotype, garbage, space=SPACE):
 
 
 @pytest.mark.parametrize("garbage", [1e4, -3.0, np.nan, np.inf])
-@pytest.mark.parametrize("scheme", [0, 1])
-def test_unused_parameters_and_statistics_change_nothing(garbage, scheme):
+def test_unused_parameters_and_statistics_change_nothing(garbage):
+    """Schemes take turns."""
     weights = random_weights()
     population = [*genotypes(8, seed=2), spaces.smallest(SPACE)]
-    for genotype in population:
+    for index, genotype in enumerate(population):
+        scheme = index % 2
         clean, _ = run_supernet(weights, genotype, scheme)
         dirty, _ = run_supernet(polluted(weights, genotype, garbage), genotype, scheme)
         np.testing.assert_array_equal(dirty, clean)

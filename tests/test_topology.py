@@ -9,6 +9,8 @@ from table_helpers import table
 from jaxnas import topology
 from jaxnas.topology import LayerTable
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 COUNTS = [
     topology.fan_in,
     topology.weights,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from network_helpers import QUICK
 from search_helpers import (
     GROUP,
     assert_same,
@@ -33,6 +34,8 @@ from jaxnas.training import (
     initial_weights,
     taught_labels,
 )
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 KEYS = jax.random.split(jax.random.key(3), GROUP)
 CONV, INVERTED = 1, 3
@@ -172,7 +175,7 @@ def test_a_step_is_that_of_optax():
     genotype = genotype_of(eight, block, stem=(1, 0, 0), head=0)
     params, statistics = member(fresh(), CONV)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICK)
     @functools.partial(jax.grad, has_aux=True)
     def slope(params, statistics):
         answer, statistics = supernet.apply(

@@ -3,14 +3,14 @@
 A leading axis is parted over this host's devices; each runs its share in a loop. Items
 do not meet, so a result depends on its own item and never on the number of devices.
 
-Operands are copied to all devices before the program and results to the first one after
-it. The program itself, and whatever is computed from its results, then needs no
+Operands are copied to all devices and results to the first one. No program needs a
 collective operation; on the CPU those can wait for each other for ever. Where several
 processes share the items, they exchange results only when all of these are at hand.
 """
 
 import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -24,19 +24,32 @@ AXIS = "items"
 def map_over_devices(function: Callable, items, *shared):
     """`[function(item, *shared) for item in items]` as arrays with a leading axis.
 
-    `items` is a pytree with a common leading axis. One program is compiled for every
-    function object, shape and dtype: pass a function that lasts, not a new closure. Not
-    to be called inside `jit`.
+    `items` is a pytree with a common leading axis. For every function object, shape and
+    dtype a program is compiled on every device: pass a function that lasts, not a new
+    closure. Not to be called inside `jit`.
+
+    One program for all devices would be simplified in another order than one for a
+    single device, which can replace a division by a multiplication: the last bits of
+    results would then tell whether there were several.
     """
     devices = jax.local_devices()
     count = jax.tree.leaves(items)[0].shape[0]
     # The last item is repeated until the devices' shares are equal.
     rows = np.arange(count + -count % len(devices)).clip(max=count - 1)
-    items = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], items)
-    everywhere = NamedSharding(_mesh(), PartitionSpec())
-    operands = jax.device_put((items, shared), everywhere)
-    results = jax.device_put(_program()(function, *operands), devices[0])
-    return jax.tree.map(lambda leaf: leaf[:count], results)
+
+    def begin(device, rows):
+        part = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], items)
+        return _program()(function, *jax.device_put((part, shared), device))
+
+    # What is traced for the first device is not traced again, and the others compile
+    # side by side.
+    first, *rest = zip(devices, np.split(rows, len(devices)), strict=True)
+    parts = [begin(*first)]
+    if rest:
+        with ThreadPoolExecutor(len(rest)) as pool:
+            parts += pool.map(lambda share: begin(*share), rest)
+    parts = jax.device_put(parts, devices[0])
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)
 
 
 def map_over_processes(function: Callable, items, *shared):
@@ -56,28 +69,6 @@ def map_over_processes(function: Callable, items, *shared):
     return jax.tree.map(
         lambda leaf: jnp.asarray(np.concatenate(leaf)[:count]), gathered
     )
-
-
-def map_apart(function: Callable, items, *shared):
-    """`map_over_devices` with a program of its own on every device; host arrays.
-
-    A program for several devices is simplified in another order than one for a single
-    device, which can replace a division by a multiplication: the last bits of results
-    then tell whether there were several. Here they never do. The price is that every
-    device's program is compiled, one after the other.
-    """
-    devices = jax.local_devices()
-    count = jax.tree.leaves(items)[0].shape[0]
-    rows = np.arange(count + -count % len(devices)).clip(max=count - 1)
-
-    def begin(device, rows):
-        part = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], items)
-        return _lone_program()(function, *jax.device_put((part, shared), device))
-
-    # All devices are at work before the first result is waited for.
-    shares = zip(devices, np.split(rows, len(devices)), strict=True)
-    parts = [begin(device, share) for device, share in shares]
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
 
 def across_processes(arrays):
@@ -111,22 +102,9 @@ def _process_gather():
     return mesh, jax.jit(lambda tree: tree, out_shardings=everywhere)
 
 
-def _mesh() -> Mesh:
-    return Mesh(np.array(jax.local_devices()), (AXIS,))
-
-
 @functools.cache
 def _program():
-    return _compiled(_parted)
-
-
-@functools.cache
-def _lone_program():
-    return _compiled(_share)
-
-
-def _compiled(mapping):
-    """`mapping`, compiled for each function; on the CPU with less effort.
+    """The loop over a share, compiled for each function; on the CPU with less effort.
 
     For a supernet's training step that took a quarter less time to compile and ran as
     fast: its time goes into matrix products, which are compiled already.
@@ -134,7 +112,7 @@ def _compiled(mapping):
     options = {"xla_backend_optimization_level": 1}
     on_cpu = jax.default_backend() == "cpu"
     return jax.jit(
-        mapping,
+        _share,
         static_argnames="function",
         compiler_options=options if on_cpu else None,
     )
@@ -142,17 +120,6 @@ def _compiled(mapping):
 
 def _share(function, items, shared):
     return _one_by_one(lambda item: function(item, *shared), items)
-
-
-def _parted(function, items, shared):
-    mapped = jax.shard_map(
-        functools.partial(_share, function),
-        mesh=_mesh(),
-        in_specs=(PartitionSpec(AXIS), PartitionSpec()),
-        out_specs=PartitionSpec(AXIS),
-        check_vma=False,
-    )
-    return mapped(items, shared)
 
 
 def _one_by_one(function: Callable, items):

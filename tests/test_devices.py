@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxnas.devices import across_processes, map_apart, map_over_devices
+from jaxnas.devices import across_processes, map_over_devices
 
 
 def chaotic(item, gain, shift):
@@ -83,16 +83,7 @@ def quotients(count):
     rng = np.random.default_rng(3)
     values = jnp.asarray(rng.normal(size=50), jnp.float32)
     levels = jnp.asarray(rng.normal(size=count), jnp.float32)
-    return np.asarray(map_apart(divided, levels, values))
-
-
-def test_programs_apart_give_what_a_loop_gives():
-    group, one = items(3), jax.jit(chaotic)
-    found = map_apart(chaotic, group, *SHARED)
-    for index in range(3):
-        for name, value in one(member(group, index), *SHARED).items():
-            assert isinstance(found[name], np.ndarray)
-            np.testing.assert_array_equal(found[name][index], value)
+    return np.asarray(map_over_devices(divided, levels, values))
 
 
 def test_a_single_process_gathers_its_own():
@@ -146,7 +137,7 @@ results = [tests.run(count) for count in tests.COUNTS]
 print(json.dumps({
     "devices": jax.device_count(),
     "bits": [tests.bits(result) for result in results],
-    "apart": [tests.quotients(count).view("u4").tolist() for count in (1, 40)],
+    "quotients": [tests.quotients(count).view("u4").tolist() for count in (1, 40)],
 }))
 """
 
@@ -167,4 +158,4 @@ def test_three_devices_give_the_same_bits():
     assert report["devices"] == 3
     assert jax.device_count() != 3
     assert report["bits"] == [bits(run(count)) for count in COUNTS]
-    assert report["apart"] == [quotients(n).view("u4").tolist() for n in (1, 40)]
+    assert report["quotients"] == [quotients(n).view("u4").tolist() for n in (1, 40)]

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, PyTree, UInt8
 
-from jaxnas.devices import across_processes, map_apart, map_over_devices
+from jaxnas.devices import across_processes, map_over_devices
 from jaxnas.types import Key
 
 
@@ -155,7 +155,7 @@ def run_one(
     """What `run_range` gives for one number; a process may call this alone."""
     first = number - number % batch
     group = np.array([first], np.int32)
-    results = map_apart(_grouped(evaluate, batch), group, *operands)
+    results = map_over_devices(_grouped(evaluate, batch), group, *operands)
     return jax.tree.map(lambda leaf: np.asarray(leaf[0, number - first]), results)
 
 
@@ -166,8 +166,8 @@ def _on_this_host(function, groups, room, operands):
     for row, share in zip(rows, np.array_split(groups, devices), strict=True):
         row[: share.size] = share
     rows = rows.ravel()
-    results = map_apart(function, rows, *operands)
-    return jax.tree.map(lambda leaf: leaf[rows >= 0], results)
+    results = map_over_devices(function, rows, *operands)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[rows >= 0], results)
 
 
 def _padded(leaf, rows):

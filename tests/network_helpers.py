@@ -37,8 +37,6 @@ SPACE = SearchSpace(
     kernels=(1, 3),
     expansions=(2,),
 )
-QUICK = {"xla_backend_optimization_level": 0}
-"""Compiles in about half the time, where rounding is not at stake."""
 FIXED = word_formats((4, 8), ("fixed_point",))
 FINE = word_formats((16,), ("fixed_point",))
 SCHEMES = ("fixed_point", "logarithmic")

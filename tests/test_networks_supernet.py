@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from network_helpers import (
-    QUICK,
     SPACE,
     active_masks,
     digits,
@@ -170,7 +169,7 @@ def compiled_step():
         )
         return jnp.sum(logits * WEIGHTS), (logits, moved)
 
-    step = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
     return lambda *arguments: step(*arguments, digits())
 
 
@@ -195,7 +194,7 @@ def compact_step(module, variables):
         )
         return jnp.sum(logits * WEIGHTS), (logits, moved["batch_stats"])
 
-    step = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
     return step(variables["params"])
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_helpers import QUICK, SPACE, digits, genotypes, random_weights
+from network_helpers import SPACE, digits, genotypes, random_weights
 
 from jaxnas.networks.materialize import materialize
 from jaxnas.numerics.deployment import StoredTensor, stored_words, with_words
@@ -41,15 +41,15 @@ def test_a_network_is_computed_from_its_words_alone(scheme):
     weights = jax.tree.map(np.asarray, random_weights())
     module, variables = materialize(SPACE, genotypes(3)[2], *weights, scheme=scheme)
     variables = jax.tree.map(jnp.asarray, variables)
-    expected = jax.jit(module.apply, compiler_options=QUICK)(variables, digits())
+    expected = jax.jit(module.apply)(variables, digits())
     words = stored_words(module.apply, variables, digits())
     loaded = with_words(module.apply, words)
     empty = jax.tree.map(jnp.zeros_like, variables)
-    found = jax.jit(loaded, compiler_options=QUICK)(empty, digits())
+    found = jax.jit(loaded)(empty, digits())
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     if scheme == "fixed_point":
         np.testing.assert_array_equal(found, expected)
-        computed = jax.jit(integer(loaded), compiler_options=QUICK)
+        computed = jax.jit(integer(loaded))
         np.testing.assert_array_equal(computed(empty, digits()), expected)
 
 

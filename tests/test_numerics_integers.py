@@ -1,13 +1,11 @@
 """Integer arithmetic computes what the simulated network computes, bit for bit."""
 
-import functools
-
 import integer_reference as reference
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_helpers import QUICK, SCHEMES, SPACE, digits, genotypes, random_weights
+from network_helpers import SCHEMES, SPACE, digits, genotypes, random_weights
 
 from jaxnas.networks.compact import WordSpec
 from jaxnas.networks.materialize import materialize
@@ -41,7 +39,7 @@ def test_compact_networks_are_integer_arithmetic(scheme):
         arrays = jax.tree.map(np.asarray, variables)
         variables = jax.tree.map(jnp.asarray, variables)
         simulated, computed = (
-            np.asarray(jax.jit(fun, compiler_options=QUICK)(variables, digits()))
+            np.asarray(jax.jit(fun)(variables, digits()))
             for fun in (module.apply, integer(module.apply))
         )
         np.testing.assert_array_equal(simulated, computed)
@@ -70,7 +68,7 @@ def residual_network():
     """Statistics settled on the images, so that maps are neither 0 nor full."""
     module, images = ResNet(blocks=2), jnp.asarray(pixels())
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def settled(key):
         start = module.init(key, images)
         options = {"train": True, "mutable": ["batch_stats"]}
@@ -92,8 +90,8 @@ def test_a_residual_network_is_integer_arithmetic_jitted_and_in_numpy(
     """Strides, shortcuts and shortcuts between widths: ResNet-14."""
     module = ResNet(blocks=2, words=WordSpec(weight=8, activation=8), scheme=scheme)
     variables, images = residual_network, jnp.asarray(pixels())
-    simulated = jax.jit(module.apply, compiler_options=QUICK)(variables, images)
-    computed = jax.jit(integer(module.apply), compiler_options=QUICK)
+    simulated = jax.jit(module.apply)(variables, images)
+    computed = jax.jit(integer(module.apply))
     np.testing.assert_array_equal(simulated, computed(variables, images))
     arrays = jax.tree.map(np.asarray, variables)
     sums = []

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from network_helpers import QUICK
 from search_helpers import (
     GROUP,
     assert_same,
@@ -175,7 +174,7 @@ def test_a_step_is_that_of_optax():
     genotype = genotype_of(eight, block, stem=(1, 0, 0), head=0)
     params, statistics = member(fresh(), CONV)
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     @functools.partial(jax.grad, has_aux=True)
     def slope(params, statistics):
         answer, statistics = supernet.apply(

@@ -79,3 +79,18 @@ def textbook_survivors(fitness, size):
             front = front[: size - len(survivors)]
         survivors += front.tolist()
     return sorted(survivors)
+
+
+def thinned_survivors(fitness, size):
+    """NSGA-II whose cut front loses its most crowded row, the last of equals, again
+    and again, with all distances measured anew."""
+    alive = np.ones(len(fitness), bool)
+    ranks = peeled(fitness, alive)
+    while alive.sum() > size:
+        worst = alive & (ranks == ranks[alive].max())
+        if alive.sum() - worst.sum() >= size:
+            alive &= ~worst
+            continue
+        distance = neighbour_gaps(fitness, worst, np.zeros(len(fitness)))
+        alive[max(np.flatnonzero(worst), key=lambda row: (-distance[row], row))] = 0
+    return np.flatnonzero(alive).tolist()

@@ -70,8 +70,7 @@ def thin(
     numbers = jnp.arange(mask.size, dtype=jnp.int32)
     surplus = jnp.sum(mask) - size
 
-    def distances(carry):
-        _, left, before, after = carry
+    def distances(left, before, after):
         gap = _at(values, after) - _at(values, before)
         shares = jnp.where(spread[:, None] > 0, gap / spread[:, None], 0.0)
         shares = jnp.where((before < 0) | (after < 0), jnp.inf, shares)
@@ -82,26 +81,24 @@ def thin(
     # present distance; in what order such rows leave does not matter, and all leave at
     # once. The distance at which each left gives the order of leaving one at a time.
     def leave(carry):
-        distance = distances(carry)
-        left_at, left, before, after = carry
+        distance, left_at, left, before, after = carry
         leaves = left & (distance < jnp.inf)
         for other in (*before, *after):
-            later = numbers > other
-            more = (distance < distance[other]) | (
-                (distance == distance[other]) & later
-            )
-            leaves &= (other < 0) | more
+            last = (distance == distance[other]) & (numbers > other)
+            leaves &= (other < 0) | (distance < distance[other]) | last
         before, after = _unlinked(before, after, leaves)
-        return jnp.where(leaves, distance, left_at), left & ~leaves, before, after
+        left &= ~leaves
+        left_at = jnp.where(leaves, distance, left_at)
+        return distances(left, before, after), left_at, left, before, after
 
     # No row can still leave at less than the least distance.
     def wanting(carry):
-        least = jnp.min(distances(carry))
-        return (jnp.sum(mask & (carry[0] < least)) < surplus) & (least < jnp.inf)
+        least = jnp.min(carry[0])
+        return (jnp.sum(mask & (carry[1] < least)) < surplus) & (least < jnp.inf)
 
     left_at = jnp.where(mask & ~counted, 0.0, jnp.inf)
-    carry = left_at, counted, before, after
-    left_at = jax.lax.while_loop(wanting, leave, carry)[0]
+    carry = distances(counted, before, after), left_at, counted, before, after
+    left_at = jax.lax.while_loop(wanting, leave, carry)[1]
     out = jnp.where(mask, left_at, -1.0)[::-1]
     order = mask.size - 1 - ascending(sortable(out))
     place = jnp.zeros_like(numbers).at[order].set(numbers)

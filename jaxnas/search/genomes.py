@@ -199,7 +199,7 @@ def _whole(steps, dtype):
 
 
 def _vary(key, first, second, variable, crossed, rates):
-    # Bits are the greater part of the cost: none are drawn that are not used.
+    # Bits are a great part of the cost: none are drawn that are not used.
     real = isinstance(variable, Real)
     noise, bytes_ = _share_and_byte(key, 3 if real else 2, first.shape)
     crossed = crossed.reshape(-1, *[1] * (first.ndim - 1))
@@ -207,23 +207,22 @@ def _vary(key, first, second, variable, crossed, rates):
         exchanged = crossed & (noise[2] < rates.exchange_rate)
         # What is uniform and below a rate is, divided by it, uniform once more.
         share = noise[2] / rates.exchange_rate
-        low, high = (b.astype(jnp.float32)[None] for b in (variable.low, variable.high))
-        floats = first.astype(jnp.float32), second.astype(jnp.float32)
-        # Half of the crossed genes also change sides: else no child would mix parents.
-        swapped = share < 0.5
-        share = jnp.where(swapped, 2 * share, 2 * share - 1)
-        near = _simulated_binary(*floats, low, high, share, rates.crossover_eta)
-        pair = [
-            jnp.where(exchanged, jnp.where(swapped, other, own).astype(old.dtype), old)
-            for own, other, old in zip(near, near[::-1], (first, second), strict=True)
-        ]
     else:
         exchanged = crossed & (bytes_[0] < rates.exchange_rate * 256)
-        pair = [
-            jnp.where(exchanged, other, own)
-            for own, other in ((first, second), (second, first))
-        ]
-    children, noise = jnp.concatenate(pair), jnp.concatenate(noise[:2])
+    # Both children of a pair at once, so that nothing is computed for each anew.
+    own, other = jnp.concatenate([first, second]), jnp.concatenate([second, first])
+    twice = lambda one: jnp.concatenate([one, one])  # noqa: E731
+    exchanged = twice(exchanged)
+    if real:
+        low, high = (b.astype(jnp.float32)[None] for b in (variable.low, variable.high))
+        floats = own.astype(jnp.float32), other.astype(jnp.float32)
+        # Half of the crossed genes also change sides: else no child would mix parents.
+        share = twice(share)
+        near, far = (jnp.where(share < 0.5, *pair) for pair in (floats[::-1], floats))
+        share = jnp.where(share < 0.5, 2 * share, 2 * share - 1)
+        other = _simulated_binary(near, far, low, high, share, rates.crossover_eta)
+    children = jnp.where(exchanged, other.astype(own.dtype), own)
+    noise = noise[:2].reshape(children.shape)
     mutates = noise < rates.mutation_rate
     share = jnp.where(mutates, noise / rates.mutation_rate, 0.0)
     return jnp.where(mutates, _mutant(children, variable, share, rates), children)
@@ -254,24 +253,19 @@ def _mutant(genes, variable, share, rates):
     return jnp.where(down, genes - below, genes + above)
 
 
-def _simulated_binary(first, second, low, high, share, eta):
-    """Children by both parents, spread so that either parent may be reproduced."""
-    lower, upper = jnp.minimum(first, second), jnp.maximum(first, second)
-    apart = upper - lower
-    distance = jnp.where(apart > 0, apart, 1.0)
-
+def _simulated_binary(near, far, low, high, share, eta):
+    """Children on the side of their near parent, which the spread may reproduce."""
+    below = near <= far
+    apart = jnp.abs(near - far)
+    room = jnp.where(below, near - low, high - near)
+    reach = 1 + 2 * room / jnp.where(apart > 0, apart, 1.0)
+    tail = share * (2 - jnp.exp(-(eta + 1) * jnp.log(reach)))
+    base = jnp.where(tail <= 1, tail, 1 / jnp.maximum(2 - tail, 1e-6))
     # By how much the spread exceeds one, so that parents near a bound, or near each
     # other, are not lost in the rounding of their middle.
-    def excess(room):
-        tail = share * (1 - jnp.expm1(-(eta + 1) * jnp.log1p(2 * room / distance)))
-        base = jnp.where(tail <= 1, tail, 1 / jnp.maximum(2 - tail, 1e-6))
-        return jnp.expm1(jnp.log(base) / (eta + 1))
-
-    below = lower - 0.5 * excess(lower - low) * apart
-    above = upper + 0.5 * excess(high - upper) * apart
-    below, above = (jnp.clip(child, low, high) for child in (below, above))
-    ordered = first <= second
-    return jnp.where(ordered, below, above), jnp.where(ordered, above, below)
+    excess = jnp.exp(jnp.log(base) / (eta + 1)) - 1
+    step = 0.5 * excess * apart
+    return jnp.clip(jnp.where(below, near - step, near + step), low, high)
 
 
 def _polynomial(genes, low, high, share, rates):

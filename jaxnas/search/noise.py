@@ -12,8 +12,8 @@ from jaxnas.types import Key
 def random_words(key: Key, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
     """Words uniform over all values: their numbers, hashed with two words of the key.
 
-    For variation, which uses words faster than the generator of `jax.random`, a loop of
-    twenty rounds that XLA does not fuse on a CPU, makes them: a word costs a ninth here.
+    For variation, which uses words faster than `jax.random` makes them: a word costs a
+    ninth here of one by its twenty rounds, a loop that XLA does not fuse on a CPU.
     """
     offset, twist = jax.random.bits(key, (2,), jnp.uint32)
     numbers = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape)

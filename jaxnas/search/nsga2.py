@@ -1,16 +1,19 @@
 """NSGA-II: whole fronts survive, then the least crowded of the front that is cut.
 
 Deb, Pratap, Agarwal and Meyarivan, "A fast and elitist multiobjective genetic
-algorithm: NSGA-II" (2002).
+algorithm: NSGA-II" (2002); the front that is cut is thinned after Kukkonen and Deb,
+"Improved pruning of non-dominated solutions based on crowding distance for bi-objective
+optimization problems" (2006).
 """
 
 import jax
 import jax.numpy as jnp
 
-from .crowding import crowding_distance
+from .crowding import crowding_distance, thin
 from .generations import GenerationalAlgorithm
 from .genomes import sample
-from .pareto import front_ranks
+from .ordering import ascending, sortable
+from .pareto import dominates, front_ranks
 
 
 class Nsga2(GenerationalAlgorithm):
@@ -19,25 +22,54 @@ class Nsga2(GenerationalAlgorithm):
     Parents win a tournament of two by constrained front, then by crowding, as they were
     when their population was selected. Survivors are sorted by front and crowding; of
     equally crowded rows the earlier survives.
+
+    Args:
+      by_front: whether an earlier front wins a tournament, as in the paper; otherwise
+        only who dominates the other does, as in the authors' program, which presses
+        less on rows of later fronts and so keeps fronts wide.
+      thinning: whether rows of the front that is cut leave one at a time, distances
+        being measured anew each time; otherwise all at once, as in the paper.
     """
+
+    def __init__(
+        self, *arguments, by_front: bool = True, thinning: bool = True, **options
+    ):
+        super().__init__(*arguments, **options)
+        self.by_front = by_front
+        self.thinning = thinning
 
     def _matings(self, key, state):
         half = self.proposals // 2
-        pairs = entrants(key, state.mask, 4 * half)
-        left, right = pairs.reshape(2, 2 * half)
-        better = state.rank[right] < state.rank[left]
-        equal = state.rank[right] == state.rank[left]
-        better |= equal & (state.crowding[right] > state.crowding[left])
-        winners = jnp.where(better, right, left)
+        # Four entrants in a row make a pair of parents: nearly always four rows.
+        left, right = entrants(key, state.mask, 4 * half).reshape(half, 2, 2).T
+        if self.by_front:
+            better = state.rank[right] < state.rank[left]
+            tied = state.rank[right] == state.rank[left]
+        else:
+            better, tied = _dominance(state, left, right)
+        better |= tied & (state.crowding[right] > state.crowding[left])
+        winners = jnp.where(better, right, left).reshape(2 * half)
         return winners, jnp.roll(winners, half)
 
     def _survivors(self, key, state, fitness, violation, mask, params):
         limits = violation if self.num_constraints else None
-        rank = front_ranks(fitness, mask, limits, enough=self.population_size)
+        size = self.population_size
+        rank = front_ranks(fitness, mask, limits, enough=size)
         ranked = mask & (rank < mask.size)
         crowding = crowding_distance(fitness, ranked, rank)
-        rows = jnp.lexsort((-crowding, rank))[: self.population_size]
-        return rows.astype(jnp.int32), rank, crowding, state.extra
+        kept = ranked
+        if self.thinning:
+            last = ranked & (rank == jnp.max(rank, initial=0, where=ranked))
+            sure = ranked & ~last
+            kept = sure | thin(fitness, size - jnp.sum(sure), last)
+        # By front and then by crowding; who does not remain comes last.
+        front = jnp.where(kept, rank, mask.size).astype(jnp.uint32)
+        rows = ascending(sortable(-crowding))
+        rows = ascending(front, mask.size.bit_length(), after=rows)[:size]
+        return rows, rank, crowding, state.extra
+
+    def _configuration(self):
+        return *super()._configuration(), self.by_front, self.thinning
 
 
 class UniformSearch(Nsga2):
@@ -54,6 +86,15 @@ class UniformSearch(Nsga2):
         return sample(key, params.variables, self.solution, self.proposals)
 
 
+def _dominance(state, left, right):
+    """Whether the right row dominates the left one, and whether crowding decides."""
+    one, other = state.fitness[left], state.fitness[right]
+    above, below = dominates(other, one), dominates(one, other)
+    less, more = state.violation[left], state.violation[right]
+    kept = (less <= 0) & (more <= 0)
+    return jnp.where(kept, above, more < less), kept & ~above & ~below
+
+
 def entrants(key, mask, count):
     """Rows in use, each as often as any other or once more, in random order, int32.
 
@@ -64,7 +105,7 @@ def entrants(key, mask, count):
     rounds = -(-count // rows)
     noise = jax.random.bits(key, (rounds, rows), jnp.uint32) >> 1
     places = jnp.where(mask[None, :], noise, jnp.uint32(2**32 - 1))
-    shuffled = jnp.argsort(places, axis=1).astype(jnp.int32)
+    shuffled = jax.vmap(ascending)(places)
     used = jnp.maximum(jnp.sum(mask), 1)
     numbers = jnp.arange(count)
     return shuffled[(numbers // used) % rounds, numbers % used]

@@ -79,7 +79,8 @@ class EvolutionConfig:
     """Networks of the last front that are trained to the end and measured; of a larger
     front the most crowded are left (count)."""
     proposals: int = 2048
-    """Children proposed and costed per generation (count)."""
+    """Children proposed and costed per generation (count). Of many lemonade accepts the
+    outliers; few did better in experiments/search_algorithms."""
     children: int = 8
     """Children trained per generation, all in one compiled call (count)."""
 

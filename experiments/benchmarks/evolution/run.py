@@ -7,10 +7,14 @@ are checked against them first), the knapsack excepted, which it evaluates in Nu
 Hypervolume is that of the last population, by moocore in float64, for both. Usage:
 
     python experiments/benchmarks/evolution/run.py [quality] [time]
+        [--qdax PYTHON] [--evomo PYTHON]
+
+QDax and EvoMO are timed by interpreters of environments of their own (see `peer_*.py`).
 """
 
 import argparse
 import json
+import subprocess
 import time
 from pathlib import Path
 
@@ -33,6 +37,11 @@ from jaxnas.search import Nsga2, Real, cheap_search
 
 HERE = Path(__file__).parent
 POPULATION = 100
+# Generations timed per population; QDax compiles for minutes at 4000.
+OTHERS = {
+    "qdax": {100: 200, 1000: 10},
+    "evomo": {100: 200, 1000: 10, 4000: 2},
+}
 
 
 def main():
@@ -41,6 +50,11 @@ def main():
     parser.add_argument("--seeds", type=int, default=11)
     parser.add_argument("--generations", type=int, help="instead of each problem's")
     parser.add_argument("--populations", type=int, nargs="+", default=[100, 1000, 4000])
+    parser.add_argument(
+        "--dominance", action="store_true", help="tournaments by dominance, not front"
+    )
+    parser.add_argument("--qdax", help="Python with qdax")
+    parser.add_argument("--evomo", help="Python with evomo")
     parser.add_argument("--only", nargs="+", help="names of problems")
     arguments = parser.parse_args()
     folder = HERE / "results"
@@ -69,7 +83,8 @@ def quality(arguments):
         row = {"evaluations": evaluations, "objectives_differ": difference}
         rows.append(compared(problem.name, ours, theirs) | row)
         print(rows[-1], flush=True)
-    return {"seeds": arguments.seeds, "problems": rows}
+    tournaments = "dominance" if arguments.dominance else "front"
+    return {"seeds": arguments.seeds, "tournaments": tournaments, "problems": rows}
 
 
 def compared(name, ours, theirs):
@@ -91,7 +106,7 @@ def compared(name, ours, theirs):
     }
 
 
-def algorithm_for(problem, population=POPULATION):
+def algorithm_for(problem, population=POPULATION, by_front=True):
     dtype = jnp.float32 if isinstance(problem.variables, Real) else jnp.int32
     return Nsga2(
         population,
@@ -99,6 +114,7 @@ def algorithm_for(problem, population=POPULATION):
         variables=problem.variables,
         num_objectives=problem.objectives,
         num_constraints=problem.constraints,
+        by_front=by_front,
     )
 
 
@@ -107,7 +123,7 @@ def one_row(problem):
 
 
 def our_volumes(problem, arguments):
-    algorithm = algorithm_for(problem)
+    algorithm = algorithm_for(problem, by_front=not arguments.dominance)
     params, cost = algorithm.default_params, one_row(problem)
     found = []
     for seed in range(arguments.seeds):
@@ -219,7 +235,21 @@ def times(arguments):
             }
         )
         print(rows[-1], flush=True)
-    return {"problem": "zdt1", "generations": rows}
+    others = {name: other_times(name, arguments) for name in OTHERS}
+    return {"problem": "zdt1", "generations": rows, **others}
+
+
+def other_times(name, arguments):
+    """What the script of a peer in another environment prints; None without one."""
+    interpreter, generations = getattr(arguments, name), OTHERS[name]
+    if interpreter is None:
+        return None
+    chosen = {n: generations[n] for n in arguments.populations if n in generations}
+    command = [interpreter, str(HERE / f"peer_{name}.py"), json.dumps(chosen)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(name, found, flush=True)
+    return found
 
 
 def our_time(problem, size, generations):

@@ -26,12 +26,7 @@ from jaxnas.search.evolution import (
     start,
 )
 from jaxnas.search.founders import Ancestors
-from jaxnas.search.hypervolume import hypervolume
-from jaxnas.search.objectives import (
-    EXPENSIVE,
-    HYPERVOLUME_REFERENCE,
-    hypervolume_points,
-)
+from jaxnas.search.objectives import EXPENSIVE, front_hypervolume
 
 
 def evolve(stage: Stage) -> Evolution:
@@ -136,18 +131,13 @@ def _state(stage: Stage, number: int, evolution: Evolution) -> dict:
     records = runs.read_lines(stage.out / "records.jsonl")
     initial = [r["objectives"] for r in records if r["generation"] == 0]
     initial = np.array([[one[name] for name in objectives] for one in initial])
-    fitness = np.where(np.asarray(front.mask)[:, None], front.fitness, 1.0)
-    points = hypervolume_points(fitness, initial, objectives)
-    reference = jnp.full(len(objectives), HYPERVOLUME_REFERENCE)
-    volume = jax.jit(hypervolume)(
-        jnp.asarray(points, jnp.float32), reference, front.mask
-    )
+    volume = front_hypervolume(front.fitness, front.mask, initial, objectives)
     best = evolution.algorithm.best_fitness[objectives.index(EXPENSIVE)]
     return {
         "generation": number,
         "evaluated": int(evolution.evaluated),
         "front_size": int(front.mask.sum()),
-        "hypervolume": float(volume),
+        "hypervolume": volume,
         "best_validation_error": float(best),
     }
 

@@ -31,6 +31,7 @@ from jaxnas.training import (
     Weights,
     evaluate_group,
     fit_group,
+    groups_of,
 )
 from jaxnas.types import Genotype, Key
 
@@ -77,8 +78,7 @@ def train_finalists(
     count = genotypes.shape[0]
     keys = jax.random.split(key, count)
     parts = []
-    for first in range(0, count, group):
-        rows = np.arange(first, first + group).clip(max=count - 1)
+    for rows in groups_of(count, group):
         members = jax.tree.map(lambda leaf: leaf[rows], weights)  # noqa: B023
         chunk = genotypes[rows]
         trained = fit_group(
@@ -95,7 +95,7 @@ def train_finalists(
         ]
         parts.append(Finalists(trained, *errors))
         jax.block_until_ready(parts[-1])
-        advance(min(group, count - first))
+        advance(len(np.unique(rows)))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)
 
 

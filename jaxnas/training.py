@@ -9,10 +9,12 @@ genotype only.
 """
 
 import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
@@ -60,6 +62,12 @@ class Recipe(NamedTuple):
 def initial_weights(key: Key, space: SearchSpace) -> Weights:
     """Random parameters and neutral statistics for one network."""
     return Weights(*supernet.init(key, space))
+
+
+def groups_of(count: int, size: int) -> Iterator[np.ndarray]:
+    """Numbers below the count in groups of one size; the last number fills the last."""
+    for first in range(0, count, size):
+        yield np.arange(first, first + size).clip(max=count - 1)
 
 
 def fit(

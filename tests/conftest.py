@@ -27,7 +27,15 @@ jax.config.update("jax_enable_x64", False)
 matplotlib.use("Agg")
 
 
-SUPERNET = ("evolving", "experiment", "measurement", "search_evolution", "training")
+SUPERNET = (
+    "evolving",
+    "experiment",
+    "measurement",
+    "search_evolution",
+    "search_screening",
+    "search_strikes",
+    "training",
+)
 """Files whose tests train the supernet of `search_helpers`."""
 
 

@@ -31,13 +31,8 @@ from jaxnas.networks.space import Stage as SpaceStage  # noqa: E402
 from jaxnas.preparation import GENERATION, START, prepare  # noqa: E402
 from jaxnas.search import evolution  # noqa: E402
 from jaxnas.search.evolution import front_of  # noqa: E402
-from jaxnas.search.hypervolume import hypervolume  # noqa: E402
-from jaxnas.search.objectives import (  # noqa: E402
-    EXPENSIVE,
-    HYPERVOLUME_REFERENCE,
-    hypervolume_points,
-)
-from jaxnas.training import evaluate_group  # noqa: E402
+from jaxnas.search.objectives import EXPENSIVE, front_hypervolume  # noqa: E402
+from jaxnas.training import evaluate_group, groups_of  # noqa: E402
 
 HERE = Path(__file__).parent
 METHODS = {
@@ -139,20 +134,15 @@ def search(stage, trained, children: int) -> dict:
 
 def volume(problem, front, initial) -> float:
     """Hypervolume of the front on the scales of the initial networks."""
-    mask = np.asarray(front.mask)
-    fitness = np.where(mask[:, None], front.fitness, 1.0)
-    points = hypervolume_points(fitness, initial, problem.objectives)
-    reference = jnp.full(len(problem.objectives), HYPERVOLUME_REFERENCE)
-    measure = jax.jit(hypervolume)
-    return float(measure(jnp.asarray(points, jnp.float32), reference, mask))
+    names = problem.objectives
+    return front_hypervolume(front.fitness, front.mask, initial, names)
 
 
 def on_test(stage, front):
     """The same front with its error measured on the test images."""
     group, size = stage.problem.group, len(front.mask)
     errors = []
-    for first in range(0, size, group):
-        rows = np.arange(first, first + group).clip(max=size - 1)
+    for rows in groups_of(size, group):
         weights = jax.tree.map(lambda leaf: leaf[rows], front.weights)  # noqa: B023
         test = stage.evaluation.test_images, stage.evaluation.test_labels
         genotypes = front.genotypes[rows]

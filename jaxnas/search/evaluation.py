@@ -3,8 +3,7 @@
 All groups have the same size, so that every program is compiled once.
 """
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxnas.networks.space import SearchSpace
 from jaxnas.search.generations import GenerationalAlgorithm
-from jaxnas.search.objectives import CHEAP, EXPENSIVE, STRUCK
+from jaxnas.search.objectives import CHEAP, EXPENSIVE, STRUCK, of_each
 from jaxnas.search.strikes import Strikes, Tally, no_tally, strike, upper_error
 from jaxnas.training import (
     Images,
@@ -57,12 +56,6 @@ class Trained(NamedTuple):
     weights: Weights
     tally: Tally
     objectives: dict[str, np.ndarray]
-
-
-def groups_of(count: int, size: int) -> Iterator[np.ndarray]:
-    """Numbers below the count in groups of one size; the last number fills the last."""
-    for first in range(0, count, size):
-        yield np.arange(first, first + size).clip(max=count - 1)
 
 
 def train_group(
@@ -109,7 +102,7 @@ def measured(
     tally: Tally,
 ) -> dict[str, np.ndarray]:
     """All objectives of some networks, float32 `[networks]` under each name."""
-    costs = np.asarray(_cost_group(problem.cheap, genotypes))
+    costs = np.asarray(of_each(problem.cheap, genotypes))
     found = {EXPENSIVE: np.asarray(error), **dict(zip(CHEAP, costs.T, strict=True))}
     if problem.strikes is not None:
         found[STRUCK] = upper_error(tally, problem.strikes.images)
@@ -135,8 +128,3 @@ def joined(parts: list[Trained], count: int) -> Trained:
             for name in parts[0].objectives
         },
     )
-
-
-@functools.partial(jax.jit, static_argnames="cheap")
-def _cost_group(cheap, genotypes):
-    return jax.vmap(cheap)(genotypes)

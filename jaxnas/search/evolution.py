@@ -19,7 +19,6 @@ from jaxnas.search.evaluation import (
     Problem,
     Trained,
     columns,
-    groups_of,
     joined,
     struck_group,
     train_group,
@@ -36,7 +35,7 @@ from jaxnas.search.screening import (
 )
 from jaxnas.search.states import PopulationInState
 from jaxnas.search.strikes import Tally, no_tally, upper_error
-from jaxnas.training import Weights, initial_weights, taught_labels
+from jaxnas.training import Weights, groups_of, initial_weights, taught_labels
 from jaxnas.types import Key
 
 
@@ -252,11 +251,12 @@ def _parents(before: Evolution, state: PopulationInState) -> list[tuple[int, ...
 
 
 def _individuals(numbers, parents, trained: Trained) -> list[Individual]:
+    genotypes = np.asarray(trained.genotypes).tolist()
     return [
         Individual(
             id=int(number),
             parents=parents[row],
-            genotype=tuple(int(gene) for gene in np.asarray(trained.genotypes[row])),
+            genotype=tuple(genotypes[row]),
             objectives={
                 name: float(column[row]) for name, column in trained.objectives.items()
             },

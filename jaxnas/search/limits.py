@@ -8,14 +8,13 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from jaxnas.hardware.accelerators import Hardware
 from jaxnas.networks.space import SearchSpace
-from jaxnas.search.objectives import CHEAP, cheap_objectives
+from jaxnas.search.objectives import CHEAP, cheap_objectives, of_each
 from jaxnas.types import Genotype
 
 
@@ -74,9 +73,4 @@ def admitted(
     admission: Admission, genotypes: Int[Array, "networks genes"]
 ) -> Bool[np.ndarray, " networks"]:
     """Which of some networks keep the limits."""
-    return np.asarray(_each(admission, genotypes))
-
-
-@functools.partial(jax.jit, static_argnames="admission")
-def _each(admission, genotypes):
-    return jax.vmap(admission)(genotypes)
+    return np.asarray(of_each(admission, genotypes))

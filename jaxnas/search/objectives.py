@@ -8,9 +8,10 @@ ones need a trained network: `validation_error` and, measured under bit faults,
 import functools
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxnas.analysis.resilience import activation_fragility, weight_fragility
 from jaxnas.hardware.accelerators import Hardware, accelerator
@@ -26,6 +27,7 @@ from jaxnas.hardware.memory import (
 from jaxnas.hardware.systolic import latency_cycles
 from jaxnas.networks.space import SearchSpace
 from jaxnas.networks.tables import layer_table
+from jaxnas.search.hypervolume import hypervolume
 from jaxnas.topology import (
     LAYER,
     macs,
@@ -98,6 +100,28 @@ def cheap_objectives(
         return jnp.stack([found[name] for name in names])
 
     return evaluate
+
+
+@functools.partial(jax.jit, static_argnames="function")
+def of_each(function: Callable, genotypes: Int[Array, "networks genes"]) -> Array:
+    """A function of one genotype, such as `cheap_objectives`, for each of several."""
+    return jax.vmap(function)(genotypes)
+
+
+def front_hypervolume(
+    fitness: Float[Array | np.ndarray, "networks objectives"],
+    mask: Bool[Array | np.ndarray, " networks"],
+    initial: Float[np.ndarray, "initial objectives"],
+    objectives: tuple[str, ...],
+) -> float:
+    """Hypervolume of the rows in the mask, on the scales of `hypervolume_points`."""
+    fitness = np.where(np.asarray(mask)[:, None], fitness, 1.0)
+    points = hypervolume_points(fitness, initial, objectives)
+    reference = jnp.full(len(objectives), HYPERVOLUME_REFERENCE)
+    return float(_hypervolume(jnp.asarray(points, jnp.float32), reference, mask))
+
+
+_hypervolume = jax.jit(hypervolume)
 
 
 def hypervolume_points(

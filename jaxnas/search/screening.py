@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxnas.networks import space as spaces
 from jaxnas.search.evaluation import Problem, Trained, columns
-from jaxnas.search.objectives import CHEAP
+from jaxnas.search.objectives import CHEAP, of_each
 from jaxnas.search.states import PopulationInState
 from jaxnas.search.surrogates import fit_ensemble, most_promising, predict
 from jaxnas.types import Key
@@ -99,7 +99,7 @@ def _expensive(problem) -> tuple[str, ...]:
 
 def _completed(problem, children, predicted):
     """All objectives of the children as each member of the ensemble expects them."""
-    names, cheap = _expensive(problem), _costs(problem.cheap, children)
+    names, cheap = _expensive(problem), of_each(problem.cheap, children)
     parts = []
     for name in problem.objectives:
         if name in names:
@@ -111,21 +111,16 @@ def _completed(problem, children, predicted):
 
 
 def _features(problem, genotypes):
-    cheap = tuple(CHEAP.index(n) for n in problem.objectives if n in CHEAP)
-    return _described(problem.space, problem.cheap, cheap, genotypes)
+    cheap = [CHEAP.index(n) for n in problem.objectives if n in CHEAP]
+    costs = of_each(problem.cheap, genotypes)[:, np.array(cheap, int)]
+    return _described(problem.space, genotypes, costs)
 
 
-@functools.partial(jax.jit, static_argnames="cheap")
-def _costs(cheap, genotypes):
-    return jax.vmap(cheap)(genotypes)
-
-
-@functools.partial(jax.jit, static_argnames=("space", "cheap", "chosen"))
-def _described(space, cheap, chosen, genotypes):
+@functools.partial(jax.jit, static_argnames="space")
+def _described(space, genotypes, costs):
     """Every value of every gene as a column of zeros and ones, then log costs."""
     counts = spaces.cardinalities(space)
     gene = np.repeat(np.arange(len(counts)), counts)
     value = np.concatenate([np.arange(count) for count in counts])
     shown = (genotypes[:, gene] == value[None]).astype(jnp.float32)
-    costs = jax.vmap(cheap)(genotypes)[:, np.array(chosen)]
     return jnp.concatenate([shown, jnp.log(jnp.maximum(costs, 1e-9))], axis=1)

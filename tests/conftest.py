@@ -9,9 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Half of all time goes into compiling programs that run once. The older of XLA's two
-# code generators, where it still exists, takes half as long; products and sums are
-# fused and rounded once as ever. `XLA_FLAGS= pytest` compiles as users do.
+# Most of all time goes into compiling programs that run once. So XLA optimises nothing,
+# but where rounding is at stake (see `compiled_fully`), and the older of its two code
+# generators, where it still exists, takes half as long; products and sums are fused and
+# rounded once as ever. This compiles as users do:
+#     XLA_FLAGS= JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 FLAGS = ["--xla_cpu_parallel_codegen_split_count=1"]
 if version("jaxlib").startswith("0.10."):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
@@ -21,6 +24,7 @@ import jax  # noqa: E402  (all of this is read when JAX is imported)
 import matplotlib  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_x64", False)
@@ -39,24 +43,35 @@ SUPERNET = (
 """Files whose tests train the supernet of `search_helpers`."""
 
 
-@pytest.hookimpl(tryfirst=True)
+class ByFile(LoadScopeScheduling):
+    """A worker takes whole files, and one of them all those of the supernet, so that
+    what a file's tests share is compiled once."""
+
+    def _split_scope(self, nodeid):
+        stem = Path(nodeid.split("::")[0]).stem
+        return SUPERNET if stem.removeprefix("test_") in SUPERNET else stem
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    """A worker takes whole files. The supernet's come first and go to one of them,
-    so that its programs are compiled once."""
+    """The largest group comes first."""
     names = {f"test_{name}" for name in SUPERNET}
     items.sort(key=lambda item: item.path.stem not in names)
-    for item in items:
-        stem = item.path.stem
-        group = "supernet" if stem in names else stem
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="module")
-def compiled_quickly():
-    """XLA optimises nothing: for whole modules where rounding is not at stake."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def compiled_fully():
+    """XLA optimises all programs of a module, as it does for users."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

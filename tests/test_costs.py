@@ -19,8 +19,6 @@ from jaxnas.networks.space import SearchSpace
 from jaxnas.networks.tables import layer_table
 from jaxnas.tracing import trace_topology
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def printed(target, **options):
     text = io.StringIO()

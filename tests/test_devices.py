@@ -15,6 +15,8 @@ from jax import lax
 
 from jaxnas.devices import across_processes, map_over_devices
 
+pytestmark = pytest.mark.usefixtures("compiled_fully")
+
 
 def chaotic(item, gain, shift):
     """Thousands of roundings: any other order of operations gives other bits."""

@@ -19,8 +19,6 @@ from jaxnas.networks.layers import SCHEMES
 from jaxnas.runs import read_lines
 from jaxnas.search.objectives import CHEAP, EXPENSIVE
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 TARGETS = ("weight", "activation")
 LINES = ("records.jsonl", "faults.jsonl", "progress.jsonl")
 MEASURED = list(itertools.product(SCHEMES, TARGETS, CONFIG.faults.rates))

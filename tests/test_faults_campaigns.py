@@ -19,6 +19,8 @@ from jaxnas.faults.records import read_records
 from jaxnas.faults.statistics import clustered_wilson_interval
 from jaxnas.faults.trials import trial_key
 
+pytestmark = pytest.mark.usefixtures("compiled_fully")
+
 KEY = jax.random.key(7)
 
 

@@ -9,8 +9,6 @@ from scipy import stats
 from jaxnas.faults.defects import act, stuck_at, word_faults
 from jaxnas.numerics import FixedPoint
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 KEY = jax.random.key(0)
 FORMAT = FixedPoint(bits=5)
 WORDS = jax.random.bits(jax.random.key(1), (200_000,), jnp.uint8) & 31

@@ -13,8 +13,6 @@ from jaxnas.faults.models import Fault, FaultModel, NetworkModel
 from jaxnas.faults.trials import trial_key
 from jaxnas.numerics import FixedPoint, quantize
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 KEY = jax.random.key(11)
 WIDE, NARROW = FixedPoint(bits=8), FixedPoint(bits=5)
 RNG = np.random.default_rng(0)

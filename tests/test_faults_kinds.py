@@ -11,8 +11,6 @@ from jaxnas.faults.kinds import KINDS, top_bit_flips
 from jaxnas.numerics.fixed_point import FixedPoint
 from jaxnas.options import Kind
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 FORMAT = FixedPoint(bits=5)
 WORDS = jnp.asarray(np.arange(4096) % 32, jnp.uint8)
 RATE, MOST = 0.03, 0.06

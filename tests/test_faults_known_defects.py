@@ -23,8 +23,6 @@ from jaxnas.faults import (
 )
 from jaxnas.numerics import IEEE, FixedPoint, all_words, flip, quantize
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 BYTE = FixedPoint(bits=8)

@@ -13,6 +13,8 @@ from scipy import stats
 from jaxnas import faults
 from jaxnas.numerics import FixedPoint
 
+pytestmark = pytest.mark.usefixtures("compiled_fully")
+
 KEY = jax.random.key(0)
 FORMAT = FixedPoint(bits=5)
 # The three bits above the word are at random too, and nothing may depend on them.

@@ -9,8 +9,6 @@ from scipy import stats
 from jaxnas.faults.memory import AddressMap, unit_faults
 from jaxnas.numerics import FixedPoint
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 KEY = jax.random.key(0)
 FORMAT = FixedPoint(bits=5)
 BITS, WORDS = 5, 45

@@ -19,8 +19,6 @@ from jaxnas.faults import (
 )
 from jaxnas.numerics import IEEE, FixedPoint, MachineInteger, integer, quantize
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 KEY = jax.random.key(0)
 BYTE, NIBBLE = FixedPoint(bits=8), FixedPoint(bits=4)
 FLIPS = bit_flips(0.1)

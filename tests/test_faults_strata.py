@@ -19,8 +19,6 @@ from jaxnas.faults.strata import bit_strata, draw_strata, stratified_campaign
 from jaxnas.faults.stratified import stratified_share
 from jaxnas.numerics import FixedPoint, quantize
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 KEY = jax.random.key(3)
 FORMAT = FixedPoint(bits=6)
 RNG = np.random.default_rng(4)

@@ -18,8 +18,6 @@ from jaxnas.faults import (
 )
 from jaxnas.numerics import IEEE, FixedPoint, integer, quantize
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 KEY = jax.random.key(0)
 STEP = 2.0**-4
 BYTE = FixedPoint(bits=8)

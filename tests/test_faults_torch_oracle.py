@@ -8,8 +8,6 @@ import pytest
 from jaxnas.faults import Fault, bit_flips, given_flips, inject, sites, strikes
 from jaxnas.numerics import IEEE, Rule, quantize_model
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 torch = pytest.importorskip("torch")
 
 KEY = jax.random.key(0)

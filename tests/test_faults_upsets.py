@@ -10,8 +10,6 @@ from jaxnas.faults.models import bit_flips
 from jaxnas.faults.upsets import bursts, upsets
 from jaxnas.numerics import FixedPoint
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 KEY = jax.random.key(0)
 FORMAT = FixedPoint(bits=8)
 WORDS = jnp.zeros(300_000, jnp.uint8)

@@ -25,8 +25,6 @@ from jaxnas.hardware import (
 from jaxnas.hardware.accelerators import accelerator
 from jaxnas.topology import stack
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_survive_a_file_are_hashable_and_name_their_source(name, tmp_path):

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from hardware_helpers import random_layers
 
 from jaxnas.hardware import (
@@ -17,8 +16,6 @@ from jaxnas.hardware import (
     roofline_cycles,
     smooth,
 )
-
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 LINKS = ("operand_bytes_per_cycle", "weight_bytes_per_cycle", "output_bytes_per_cycle")
 

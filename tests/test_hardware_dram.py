@@ -15,8 +15,6 @@ from jaxnas.hardware.systolic import sram_words
 from jaxnas.hardware.windows import windows
 from jaxnas.topology import macs, output_elements, products, stack, weights
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 NETWORKS, LAYERS = 380_000, 8  # of which less than half multiply
 
 

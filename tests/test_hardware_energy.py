@@ -23,8 +23,6 @@ from jaxnas.networks.references import resnet20
 from jaxnas.topology import macs
 from jaxnas.tracing import trace_topology
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 # What the simulator reports of ResNet-20 on 32 x 32 units with three buffers of 64 kB:
 # cycles, and words of operands, weights and results between DRAM and buffers; and the
 # energy of these words in microjoules.

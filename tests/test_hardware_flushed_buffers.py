@@ -17,8 +17,6 @@ from scipy import stats
 
 from jaxnas.hardware import DATAFLOWS, Accelerator, dram_words
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 @pytest.fixture(scope="module")
 def simulated(shared):

@@ -19,8 +19,6 @@ from jaxnas.hardware.latency import (
 )
 from jaxnas.topology import POOLING, stack
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 WIDE, SMALL = {"in_channels": 8, "out_channels": 4}, {"kernel_height": 3}
 NETWORKS = [
     table(WIDE, SMALL, WIDE),

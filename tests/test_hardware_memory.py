@@ -8,8 +8,6 @@ from table_helpers import table
 from jaxnas.hardware import memory
 from jaxnas.topology import stack
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 COSTS = [
     memory.weight_bytes,
     memory.activation_traffic_bytes,

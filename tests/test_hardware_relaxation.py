@@ -19,8 +19,6 @@ from jaxnas.hardware import (
     straight_through,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 LAYER = layers(
     kernel_height=3, kernel_width=3, in_channels=24, out_channels=40, out_height=13
 )

@@ -12,8 +12,6 @@ from jaxnas.hardware import systolic
 from jaxnas.hardware.systolic import DATAFLOWS, SystolicArray
 from jaxnas.topology import LayerTable, macs
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def table(**columns):
     """A table of the given columns, all rows present; other columns are one."""

@@ -15,8 +15,6 @@ from jaxnas import topology
 from jaxnas.jaxprs import equations
 from jaxnas.layer_shapes import convolution_shape, dense_shape, vector_shape
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def traced(product, image, kernel):
     """The table of one layer, from its equation alone."""

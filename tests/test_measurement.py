@@ -33,8 +33,6 @@ from jaxnas.measurement import (
 from jaxnas.networks import space as spaces
 from jaxnas.training import evaluate_group, fit_group
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 RATES = CONFIG.faults.rates
 TINY, MODERATE, HIGH = RATES
 FAULTS = Faults(RATES, CONFIG.faults.trials, CONFIG.faults.images)

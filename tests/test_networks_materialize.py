@@ -18,8 +18,6 @@ from network_helpers import (
 from jaxnas.networks.compact import CompactNetwork
 from jaxnas.networks.materialize import materialize, network_spec
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 COUNT = 40
 TIE = 1e-5
 """How close two sums in different order come, relative to the largest: a logarithmic

@@ -13,8 +13,6 @@ from jaxnas.networks import space as spaces
 from jaxnas.networks.materialize import network_spec
 from jaxnas.networks.space import SearchSpace, Stage
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SPACE = SearchSpace(
     image=(9, 7, 3),
     classes=5,

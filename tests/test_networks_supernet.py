@@ -22,8 +22,6 @@ from jaxnas.networks import supernet
 from jaxnas.networks.materialize import materialize, network_spec
 from jaxnas.networks.space import SearchSpace, Stage
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 FIRST_STAGE = dataclasses.replace(SPACE, stages=SPACE.stages[:1])
 """For training: half of `SPACE`, since derivatives take long to compile."""
 MINI = SearchSpace(

@@ -16,8 +16,6 @@ from jaxnas.networks.tables import layer_table
 from jaxnas.topology import LayerTable, products
 from jaxnas.tracing import trace_topology
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SPACES = {
     "odd colour image, three stages": SearchSpace(
         image=(9, 7, 3),

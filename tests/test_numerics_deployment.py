@@ -13,8 +13,6 @@ from jaxnas.numerics.integers import integer
 from jaxnas.numerics.primitives import quantize
 from jaxnas.numerics.words import flip
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 BYTE = FixedPoint(bits=8)
 X = jnp.linspace(-1, 1, 12).reshape(3, 4)
 KERNEL = jnp.linspace(-2, 2, 8).reshape(4, 2)

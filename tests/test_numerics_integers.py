@@ -15,8 +15,6 @@ from jaxnas.numerics.integers import integer
 from jaxnas.numerics.logarithmic import Logarithmic
 from jaxnas.numerics.primitives import quantize
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 BYTE = FixedPoint(bits=8)
 PIXEL = FixedPoint(bits=8, code="unsigned")
 WIDE = FixedPoint(bits=16)

@@ -16,6 +16,8 @@ from jaxnas.numerics.posits import Posit
 from jaxnas.numerics.primitives import quantize, quantize_p
 from jaxnas.numerics.two_terms import TwoTermLogarithmic
 
+pytestmark = pytest.mark.usefixtures("compiled_fully")
+
 FORMATS = [
     FixedPoint(bits=6),
     Logarithmic(bits=6, base=2**0.25),

@@ -24,8 +24,6 @@ from jaxnas.runs import read_lines
 from jaxnas.topology import MAP_PRODUCT, compress
 from jaxnas.tracing import trace_topology
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SMALL = Profile(space=SPACE, batch=2, networks=8, fitted=4)
 
 

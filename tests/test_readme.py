@@ -4,9 +4,6 @@ import re
 from pathlib import Path
 
 import jax.numpy as jnp
-import pytest
-
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 ENDS = ("", "/input")
 README = (Path(__file__).parents[1] / "README.md").read_text()

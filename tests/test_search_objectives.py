@@ -19,8 +19,6 @@ from jaxnas.networks.space import CONVOLUTION, INVERTED, SearchSpace, Stage
 from jaxnas.networks.tables import layer_table
 from jaxnas.search.objectives import CHEAP, cheap_objectives, hypervolume_points
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SPACE = SearchSpace(
     image=(8, 8, 1),
     classes=10,

@@ -10,6 +10,8 @@ from jax import lax
 
 from jaxnas.switches import recomputed_switch
 
+pytestmark = pytest.mark.usefixtures("compiled_fully")
+
 
 def power(state, shift, parts):
     """Reads its integer operand, nests its results, is nonlinear in every float."""

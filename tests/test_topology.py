@@ -9,8 +9,6 @@ from table_helpers import table
 from jaxnas import topology
 from jaxnas.topology import LayerTable
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 COUNTS = [
     topology.fan_in,
     topology.weights,

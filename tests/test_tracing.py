@@ -20,8 +20,6 @@ from table_helpers import (
 
 from jaxnas.tracing import trace_topology
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def residual_network(p, x, keep=lambda x: x):
     h = keep(jnp.maximum(conv(x, p), 0))

@@ -22,8 +22,6 @@ from table_helpers import (
 from jaxnas import topology
 from jaxnas.tracing import trace_topology
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def quantised_network(p, image, wrap=lambda fun: fun):
     """Stem, separable block with padded shortcut, inverted residual, dense layer."""

@@ -25,8 +25,6 @@ from jaxnas.hardware import memory, systolic
 from jaxnas.topology import CONCATENATION, ELEMENTWISE, LAYER, MAP_PRODUCT, POOLING
 from jaxnas.tracing import trace_topology
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 TOKENS, WIDTH, HEADS = 5, 6, 2
 
 

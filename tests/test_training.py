@@ -34,8 +34,6 @@ from jaxnas.training import (
     taught_labels,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 KEYS = jax.random.split(jax.random.key(3), GROUP)
 CONV, INVERTED = 1, 3
 

@@ -3,10 +3,19 @@
 After Elsken, Metzen and Hutter (LEMONADE, ICLR 2019). What is new feeds, or is read
 through, weights that are zero. Thus these preserve the function that the parent
 computes, in fixed-point words bit for bit: widening a map that no shortcut carries on,
-enlarging a kernel or an expansion, and inserting a rectified block with a shortcut that
-stores the words of the rectified map before it. Everything else (removing, narrowing,
-another operation, other words) is an approximate morphism: the child keeps the weights
-that both networks share.
+enlarging a kernel or an expansion, and inserting a block with a shortcut, of the width
+and words of its map. A linear block stores signs, and of a rectified map one bit less.
+
+A shortcut around a convolution preserves the function in floats: the centre taps
+subtract what it adds. These taps come to -1 behind the normalisation, mostly more than
+all others; then the step of the kernel's words grows to 2**(1 - bits). Over 200 random
+networks the median change of a logit in words is 0.8 % of the range of all logits with
+weights of 8 bits, and 4 % with 4. Other blocks read their map through a rectifier, and
+cannot subtract it.
+
+Everything else (removing, narrowing, another operation, other words) is an approximate
+morphism: the child keeps the weights that both networks share, and of a narrowed map
+the most salient channels.
 """
 
 import jax
@@ -22,7 +31,7 @@ from jaxnas.networks.extents import (
     kernel_mask,
     split_stages,
 )
-from jaxnas.networks.layers import LayerParams, LayerStatistics
+from jaxnas.networks.layers import LayerParams, LayerStatistics, fold
 from jaxnas.networks.space import BLOCK_GENES, HEAD_GENES, STEM_GENES, SearchSpace
 from jaxnas.search.pruning import salient_first
 from jaxnas.training import Weights, initial_weights
@@ -130,9 +139,9 @@ def inherit(
         statistics.append(new)
     moved = Weights(_rebuild(params, weights.params.head), _rebuild(statistics, ()))
     head = _inherit_head(before, after, weights.params.head)
-    return _silence_inserted(
-        space, parent, child, moved._replace(params=moved.params._replace(head=head))
-    )
+    moved = moved._replace(params=moved.params._replace(head=head))
+    moved = _subtract_shortcuts(space, parent, child, moved)
+    return _silence_inserted(space, parent, child, moved)
 
 
 def _layers(network: Network) -> list:
@@ -181,6 +190,36 @@ def _inherit_head(before, after, head):
     inputs = jnp.arange(head.kernel.shape[0])
     grown = (inputs >= before.head.in_width) & (inputs < after.head.in_width)
     return head._replace(kernel=jnp.where(grown[:, None], 0.0, head.kernel))
+
+
+VANISHED = 1e-3
+"""A filter of smaller slope cannot subtract a map, and gets a shortcut all the same."""
+
+
+def _subtract_shortcuts(space, parent, child, weights):
+    """Convolutions subtract the map that a new shortcut adds to them."""
+    old, new = spaces.decode(space, parent), spaces.decode(space, child)
+    full = (old.operation == spaces.CONVOLUTION) & (new.operation == old.operation)
+    added = old.present & ~old.residual & new.residual & full
+    widths = split_stages(space, jnp.where(added, old.in_width, 0))
+
+    def subtract(params, statistics, width):
+        slope, _ = fold(params, statistics)
+        channels = jnp.arange(slope.shape[0])
+        subtracts = (channels < width) & (jnp.abs(slope) > VANISHED)
+        taps = jnp.where(subtracts, 1 / jnp.where(subtracts, slope, 1.0), 0.0)
+        middle = params.kernel.shape[0] // 2
+        kernel = params.kernel.at[middle, middle].add(-jnp.diag(taps))
+        return params._replace(kernel=kernel)
+
+    stages = zip(weights.params.stages, weights.statistics.stages, widths, strict=True)
+    blocks = tuple(
+        params._replace(
+            spatial=jax.vmap(subtract)(params.spatial, statistics.spatial, width)
+        )
+        for params, statistics, width in stages
+    )
+    return weights._replace(params=weights.params._replace(stages=blocks))
 
 
 def _silence_inserted(space, parent, child, weights):

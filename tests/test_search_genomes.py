@@ -113,6 +113,19 @@ def test_polynomial_mutation_has_its_distribution():
     assert stats.kstest(steps, cumulative).pvalue > 0.01
 
 
+def test_children_do_not_creep_towards_a_bound_for_ever():
+    variables = fitted(Real(0.0, 4.0), jnp.zeros(1))
+    rates = Rates(crossover_rate=1.0, mutation_rate=0.5)
+    genes = 4 * np.logspace(-9, -5, ROWS, dtype=np.float32)[:, None]
+    for parents in (genes, 4 - genes):
+        pair = jnp.asarray(parents), jnp.asarray(parents[::-1])
+        children = np.asarray(vary(jax.random.key(5), *pair, variables, rates))
+        apart = np.minimum(children, 4 - children)
+        assert (apart == 0).any()
+        assert apart[apart > 0].min() >= 4 * 2.0**-24
+        assert (apart[apart > 0] < 4e-5).any()
+
+
 def test_mutation_changes_as_many_genes_as_its_rate_says(parents):
     children = children_of(parents, crossover_rate=0.0, mutation_rate=0.25)
     both = jax.tree.map(lambda *pair: jnp.concatenate(pair), *parents)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from .crowding import crowding_distance, thin
 from .generations import GenerationalAlgorithm
-from .genomes import sample
+from .genomes import Real, sample
 from .ordering import ascending, sortable
 from .pareto import dominates, front_ranks
 
@@ -26,16 +26,23 @@ class Nsga2(GenerationalAlgorithm):
     Args:
       by_front: whether an earlier front wins a tournament, as in the paper; otherwise
         only who dominates the other does, as in the authors' program, which presses
-        less on rows of later fronts and so keeps fronts wide.
+        less on rows of later fronts and so keeps fronts wide. By default by front if
+        all genes are real, where mutation widens a front again, and else by dominance.
       thinning: whether rows of the front that is cut leave one at a time, distances
         being measured anew each time; otherwise all at once, as in the paper.
     """
 
     def __init__(
-        self, *arguments, by_front: bool = True, thinning: bool = True, **options
+        self,
+        *arguments,
+        by_front: bool | None = None,
+        thinning: bool = True,
+        **options,
     ):
         super().__init__(*arguments, **options)
-        self.by_front = by_front
+        kinds = self.default_params.variables
+        real = all(isinstance(kind, Real) for kind in kinds)
+        self.by_front = real if by_front is None else by_front
         self.thinning = thinning
 
     def _matings(self, key, state):

@@ -79,16 +79,17 @@ class EvolutionConfig:
     """Networks of the last front that are trained to the end and measured; of a larger
     front the most crowded are left (count)."""
     proposals: int = 2048
-    """Children proposed and costed per generation (count). Of many lemonade accepts the
-    outliers; few did better in experiments/search_algorithms."""
+    """Children proposed and costed per generation (count)."""
     children: int = 8
     """Children trained per generation, all in one compiled call (count)."""
 
     limits: tuple[str, ...] = ()
     """Costs that no network may exceed, such as weight_bytes<=262144 (texts)."""
-    screening: int = 0
-    """How many children a surrogate chooses from for each that is trained, as it
-    expects their expensive objectives to be; 0 for no surrogate (count)."""
+    screening: int | None = None
+    """How many proposals a surrogate chooses from for each child that is trained, by
+    the hypervolume that they may add; 0 for no surrogate. By default all for lemonade,
+    which otherwise prefers those where the front is sparse, and 0 for others (count).
+    """
     strike_rate: float = 1e-3
     """Bit error rate of struck_error (per stored bit and inference)."""
     strike_trials: int = 16
@@ -117,7 +118,7 @@ class EvolutionConfig:
                 "and 1"
             )
         for name in ("generations", "patience", "screening"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
         chosen = set(self.objectives)
         known = chosen <= {EXPENSIVE, STRUCK, *CHEAP} and EXPENSIVE in chosen
@@ -142,6 +143,14 @@ class EvolutionConfig:
                 f"proposals is {self.proposals}, fewer than the {asked} children "
                 "that a generation needs: propose more"
             )
+
+    @property
+    def candidates(self) -> int:
+        """Children that the algorithm returns, of which the surrogate, if there is one,
+        chooses those that are trained."""
+        if self.screening is not None:
+            return self.children * (self.screening or 1)
+        return self.proposals if self.algorithm == "lemonade" else self.children
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,7 @@ def _problem(config: SearchConfig, space: SearchSpace, images: ImageData) -> Pro
         config.hardware,
         evolution.objectives,
         population=evolution.population,
-        children=evolution.children * (evolution.screening or 1),
+        children=evolution.candidates,
         proposals=evolution.proposals,
         limits=parse_limits(evolution.limits),
     )

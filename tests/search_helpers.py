@@ -39,6 +39,7 @@ CONFIG = SearchConfig(
         finalists=6,
         proposals=64,
         children=4,
+        screening=0,
     ),
     training=TrainingConfig(
         initial_steps=20, child_steps=10, final_steps=20, batch=16, weight_decay=1e-2

@@ -44,6 +44,7 @@ search.founders
 search.genomes search.repeats search.archives search.states search.generations
 search.nsga2 search.nsga3 search.aging search.lemonade search.cheap
 search.islands search.variations search.catalogue search.strikes search.surrogates
+search.improvement
 search.evaluation search.screening search.evolution
 measurement sensitivity plots profiling results lineage reading report config
 overrides preparation

@@ -268,8 +268,14 @@ class GenerationalAlgorithm(Configured, PopulationBasedAlgorithm):
         return new if self.admit is None else new & jax.vmap(self.admit)(children)
 
     def _chosen(self, key, state, children, new):
-        """Rows of the children that are returned, and which of them are new."""
-        chosen = partitioned(new)[: self.accepted]
+        """Rows of the children that are returned, and which of them are new.
+
+        Both children of a pair come together: they share out the genes of their
+        parents, of which one alone would lose half.
+        """
+        numbers = jnp.arange(self.proposals, dtype=jnp.int32)
+        pairs = numbers.reshape(2, self.proposals // 2).T.reshape(self.proposals)
+        chosen = pairs[partitioned(new[pairs])][: self.accepted]
         return chosen, new[chosen]
 
     def _scores(self, state, fitness):

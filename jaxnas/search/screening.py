@@ -15,9 +15,10 @@ from jaxtyping import Array, Float, Int
 
 from jaxnas.networks import space as spaces
 from jaxnas.search.evaluation import Problem, Trained, columns
+from jaxnas.search.improvement import most_promising
 from jaxnas.search.objectives import CHEAP, of_each
 from jaxnas.search.states import PopulationInState
-from jaxnas.search.surrogates import fit_ensemble, most_promising, predict
+from jaxnas.search.surrogates import fit_ensemble, predict
 from jaxnas.types import Key
 
 REMEMBERED = 1024
@@ -77,11 +78,12 @@ def screened(
     """
     known = jnp.arange(history.genotypes.shape[0]) < history.count
     seen, asked = (_features(problem, g) for g in (history.genotypes, children))
-    ensemble = fit_ensemble(key, seen, history.expensive, known)
+    fitting, choosing = jax.random.split(key)
+    ensemble = fit_ensemble(fitting, seen, history.expensive, known)
     guesses = _completed(problem, children, predict(ensemble, asked))
-    rows = most_promising(
-        guesses, state.children_mask, state.fitness, state.mask, problem.group
-    )
+    guesses, measured = (_on_scales(problem, v) for v in (guesses, state.fitness))
+    new = state.children_mask
+    rows = most_promising(choosing, guesses, new, measured, state.mask, problem.group)
     rest = np.setdiff1d(np.arange(children.shape[0]), rows)
     order = jnp.asarray(np.append(rows, rest))
     first = jnp.arange(order.size) < problem.group
@@ -108,6 +110,12 @@ def _completed(problem, children, predicted):
             column = cheap[None, :, CHEAP.index(name)]
             parts.append(jnp.broadcast_to(column, predicted.shape[:2]))
     return jnp.stack(parts, axis=2)
+
+
+def _on_scales(problem, values):
+    """Logarithms of the cheap objectives: shares of them matter, not differences."""
+    cheap = np.broadcast_to(np.isin(problem.objectives, CHEAP), values.shape)
+    return jnp.where(cheap, jnp.log(jnp.where(cheap, values, 1.0)), values)
 
 
 def _features(problem, genotypes):

@@ -2,22 +2,17 @@
 
 An ensemble of small neural networks, each trained on its own Bayesian bootstrap (Rubin,
 "The Bayesian bootstrap", 1981) of everything measured; where its members disagree, not
-enough is known. Children are chosen by Thompson sampling: each place is filled by the
-best child in the eyes of one member, so that what is uncertain is tried too.
+enough is known.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from jaxnas.types import Key
-
-from .crowding import crowding_distance
-from .pareto import front_ranks
 
 MEMBERS, HIDDEN, STEPS, RATE, DECAY = 5, 32, 400, 1e-2, 1e-3
 
@@ -77,40 +72,6 @@ def predict(
     outputs = jax.vmap(_forward, (0, None))(layers, inputs)
     mean, deviation = ensemble.target_scales
     return outputs * deviation[None, None] + mean[None, None]
-
-
-@functools.partial(jax.jit, static_argnames="places")
-def most_promising(
-    guesses: Float[Array, "members children objectives"],
-    new: Bool[Array, " children"],
-    known: Float[Array, "rows objectives"],
-    mask: Bool[Array, " rows"],
-    places: int,
-) -> Int[Array, " places"]:
-    """Rows of the children that fill so many places, best first in turn by member.
-
-    A member prefers low fronts among the known rows and the children, and on a front
-    little crowding. Children that are not new come last.
-    """
-
-    def order(guess):
-        union = jnp.concatenate([known, guess])
-        counted = jnp.append(mask, new)
-        rank = front_ranks(union, counted)
-        crowding = crowding_distance(union, counted, rank)
-        children = slice(mask.size, None)
-        best = jnp.lexsort((-crowding[children], rank[children], ~new))
-        return jnp.zeros_like(best).at[best].set(jnp.arange(best.size))
-
-    standing = jax.vmap(order)(guesses)
-
-    def fill(taken, place):
-        member = standing[place % standing.shape[0]]
-        row = jnp.argmin(jnp.where(taken, standing.shape[1], member))
-        return taken.at[row].set(True), row
-
-    nobody = jnp.zeros(new.size, bool)
-    return jax.lax.scan(fill, nobody, jnp.arange(places))[1]
 
 
 def _scales(values, mask):

@@ -61,6 +61,7 @@ def map_over_processes(function: Callable, items, *shared):
     processes = jax.process_count()
     if processes == 1:
         return map_over_devices(function, items, *shared)
+    _meet()
     count = jax.tree.leaves(items)[0].shape[0]
     rows = np.arange(count + -count % processes).clip(max=count - 1)
     own = np.split(rows, processes)[jax.process_index()]
@@ -89,6 +90,13 @@ def across_processes(arrays):
 
     gathered = gather(jax.tree.map(place, arrays))
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), gathered)
+
+
+@functools.cache
+def _meet():
+    """The first exchange, before there is any work that could make a process late for
+    it: half a minute late is too late to connect, while later exchanges wait."""
+    across_processes(np.zeros(1))
 
 
 @functools.cache

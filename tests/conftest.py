@@ -65,12 +65,15 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module")
 def compiled_fully():
-    """XLA optimises all programs of a module, as it does for users."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.clear_caches()
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    """XLA optimises all programs of a module and of its processes, as for users."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(name.upper(), "0")
+        jax.clear_caches()
+        jax.config.update(name, False)
+        yield
+    jax.config.update(name, before)
     jax.clear_caches()
 
 

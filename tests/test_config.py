@@ -90,6 +90,21 @@ def test_values_of_a_stored_configuration_are_checked_too():
         from_plain(SearchConfig, {"seed": -3})
 
 
+@pytest.mark.parametrize(
+    "options, candidates",
+    [
+        ({}, 60),
+        ({"screening": 0}, 4),
+        ({"screening": 3}, 12),
+        ({"algorithm": "nsga2"}, 4),
+        ({"algorithm": "nsga2", "screening": 3}, 12),
+    ],
+)
+def test_a_surrogate_chooses_from_all_proposals_of_lemonade(options, candidates):
+    options = {"children": 4, "proposals": 60} | options
+    assert EvolutionConfig(**options).candidates == candidates
+
+
 POSITIVE = [
     *[(EvolutionConfig, n) for n in ("initial", "population", "proposals", "children")],
     *[(TrainingConfig, f"{n}_steps") for n in ("initial", "child", "final")],

@@ -368,6 +368,19 @@ def test_tell_and_variation_are_checked_too():
         algorithm.tell(jax.random.key(1), rows(9), jnp.zeros((9, 4)), state, params)
 
 
+def test_both_children_of_a_pair_come_together():
+    rows = UniformSearch(4, jnp.int32(0), variables=Integer(0, 9), num_objectives=2)
+    assert rows.proposals == 6
+    state = rows._init(jax.random.key(0), rows.default_params)
+    for mask, expected in (
+        ([True] * 6, [0, 3, 1, 4]),
+        ([False, True, True, True, True, True], [3, 1, 4, 2]),
+        ([False, True, False, True, False, False], [3, 1]),
+    ):
+        chosen, new = rows._chosen(None, state, None, jnp.array(mask))
+        assert chosen[new].tolist() == expected
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

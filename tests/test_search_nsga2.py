@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pareto_oracles import textbook_survivors, thinned_survivors
 
-from jaxnas.search import Nsga2, Real
+from jaxnas.search import Categorical, Nsga2, Real
 from jaxnas.search.nsga2 import entrants
 
 ROWS = 9
@@ -53,6 +53,16 @@ def test_the_better_row_wins_and_then_the_emptier_surroundings(by_front):
     # Row i meets each of the 8 others alike and beats 8 - i of them.
     shares = wins / wins.sum()
     np.testing.assert_allclose(shares, (8 - np.arange(ROWS)) / 36, atol=0.02)
+
+
+@pytest.mark.parametrize("variables", [Real(0, 1), Categorical(3)])
+def test_tournaments_go_by_front_if_all_genes_are_real(variables):
+    solution = jnp.zeros(1) if isinstance(variables, Real) else jnp.zeros(1, jnp.int32)
+    options = dict(variables=variables, num_objectives=2)
+    plain = Nsga2(4, solution, **options)
+    assert plain.by_front == isinstance(variables, Real)
+    assert plain == Nsga2(4, solution, by_front=plain.by_front, **options)
+    assert plain != Nsga2(4, solution, by_front=not plain.by_front, **options)
 
 
 def test_of_rows_that_break_constraints_the_one_that_breaks_them_less_wins():

@@ -48,11 +48,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=["time", "quality"])
     parser.add_argument("--seeds", type=int, default=11)
-    parser.add_argument("--generations", type=int, help="instead of each problem's")
     parser.add_argument("--populations", type=int, nargs="+", default=[100, 1000, 4000])
-    parser.add_argument(
-        "--dominance", action="store_true", help="tournaments by dominance, not front"
-    )
     parser.add_argument("--qdax", help="Python with qdax")
     parser.add_argument("--evomo", help="Python with evomo")
     parser.add_argument("--only", nargs="+", help="names of problems")
@@ -60,35 +56,43 @@ def main():
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
     for part in arguments.parts:
-        record = {"quality": quality, "time": times}[part](arguments)
-        text = json.dumps(record, indent=2) + "\n"
-        (folder / f"{part}.json").write_text(text)
+        {"quality": quality, "time": times}[part](arguments)
 
 
 def quality(arguments):
-    rows = []
+    """Every problem, with the volumes of every seed; only new ones of pymoo's are run.
+
+    The file keeps what an earlier call found of other problems.
+    """
+    path = HERE / "results" / "quality.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
     for problem in problems():
         if arguments.only and problem.name not in arguments.only:
             continue
-        if arguments.generations:
-            problem = problem._replace(generations=arguments.generations)
         peer = peer_problem(problem)
-        difference = check(problem, peer)
-        ours = our_volumes(problem, arguments)
-        theirs = [
+        known = found.get(problem.name, {}).get("volumes", {}).get("pymoo", [])
+        theirs = known[: arguments.seeds] + [
             volume(problem, peer_front(problem, peer, seed))
-            for seed in range(arguments.seeds)
+            for seed in range(len(known), arguments.seeds)
         ]
-        evaluations = POPULATION * (problem.generations + 1)
-        row = {"evaluations": evaluations, "objectives_differ": difference}
-        rows.append(compared(problem.name, ours, theirs) | row)
-        print(rows[-1], flush=True)
-    tournaments = "dominance" if arguments.dominance else "front"
-    return {"seeds": arguments.seeds, "tournaments": tournaments, "problems": rows}
+        row = {
+            "evaluations": POPULATION * (problem.generations + 1),
+            "objectives_differ": check(problem, peer),
+            "seeds": arguments.seeds,
+            "pymoo": round(float(np.median(theirs)), 5),
+        }
+        volumes = {"pymoo": theirs}
+        for name, by_front in (("front", True), ("dominance", False)):
+            volumes[name] = our_volumes(problem, arguments.seeds, by_front)
+            row[name] = compared(volumes[name], theirs)
+        print(problem.name, row, flush=True)
+        volumes = {name: np.round(each, 6).tolist() for name, each in volumes.items()}
+        found[problem.name] = row | {"volumes": volumes}
+        path.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def compared(name, ours, theirs):
-    """Medians, their difference, and its 95 % interval by bootstrap over seeds."""
+def compared(ours, theirs):
+    """Our median, how far it is from theirs, and 95 % by bootstrap over seeds."""
     rng = np.random.default_rng(0)
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     draws = [
@@ -96,14 +100,10 @@ def compared(name, ours, theirs):
         for each in (ours, theirs)
     ]
     low, high = np.quantile(draws[0] - draws[1], [0.025, 0.975])
-    return {
-        "problem": name,
-        "jaxnas": round(float(np.median(ours)), 5),
-        "pymoo": round(float(np.median(theirs)), 5),
-        "difference": round(float(np.median(ours) - np.median(theirs)), 5),
-        "low": round(float(low), 5),
-        "high": round(float(high), 5),
-    }
+    difference = np.median(ours) - np.median(theirs)
+    found = {"median": np.median(ours), "difference": difference}
+    found |= {"low": low, "high": high}
+    return {name: round(float(value), 5) for name, value in found.items()}
 
 
 def algorithm_for(problem, population=POPULATION, by_front=True):
@@ -122,11 +122,11 @@ def one_row(problem):
     return lambda genome: problem.evaluate(genome[None])[0]
 
 
-def our_volumes(problem, arguments):
-    algorithm = algorithm_for(problem, by_front=not arguments.dominance)
+def our_volumes(problem, seeds, by_front):
+    algorithm = algorithm_for(problem, by_front=by_front)
     params, cost = algorithm.default_params, one_row(problem)
     found = []
-    for seed in range(arguments.seeds):
+    for seed in range(seeds):
         state, _ = cheap_search(
             jax.random.key(seed),
             algorithm,
@@ -236,7 +236,9 @@ def times(arguments):
         )
         print(rows[-1], flush=True)
     others = {name: other_times(name, arguments) for name in OTHERS}
-    return {"problem": "zdt1", "generations": rows, **others}
+    record = {"problem": "zdt1", "generations": rows, **others}
+    text = json.dumps(record, indent=2) + "\n"
+    (HERE / "results" / "time.json").write_text(text)
 
 
 def other_times(name, arguments):

@@ -26,7 +26,8 @@ class Lemonade(GenerationalAlgorithm):
     mutates each once, and accepts `accepted` of the new genomes without replacement,
     with weights `1 / density` under the same density: that of the population, over log
     cheap objectives. Fewer are accepted where fewer are new, and none when the
-    population is empty because all of it failed.
+    population is empty because all of it failed. Of many proposals density accepts the
+    outliers: accept all, and let a surrogate choose (see `screening`).
 
     A front beyond `population_size` is thinned by crowding; the best of every objective
     survive that if it is at least twice `num_objectives`. Survivors keep their order,

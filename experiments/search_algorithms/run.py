@@ -37,11 +37,16 @@ from jaxnas.training import evaluate_group, groups_of  # noqa: E402
 HERE = Path(__file__).parent
 METHODS = {
     "LEMONADE": dict(algorithm="lemonade"),
+    "LEMONADE, 256 proposals": dict(algorithm="lemonade", proposals=256),
+    "LEMONADE without surrogate": dict(algorithm="lemonade", screening=0),
     "LEMONADE without filter": dict(algorithm="lemonade", proposals=8),
     "NSGA-II": dict(algorithm="nsga2"),
+    "NSGA-II with surrogate": dict(algorithm="nsga2", screening=256),
     "aging evolution": dict(algorithm="aging"),
     "random search": dict(algorithm="random"),
 }
+ABLATIONS = ("LEMONADE, 256 proposals", "NSGA-II with surrogate")
+"""Run on digits alone."""
 CHILDREN = 64
 TRAINING = TrainingConfig(initial_steps=80, child_steps=40, batch=16)
 
@@ -94,7 +99,8 @@ def configurations(arguments) -> dict:
 def searches(data: str, config, done: list[dict], smoke: bool):
     """One row for each method that is not done, all from the same first networks."""
     known = [(row["data"], row["method"], row["seed"]) for row in done]
-    missing = [name for name in METHODS if (data, name, config.seed) not in known]
+    wanted = [name for name in METHODS if data == "digits" or name not in ABLATIONS]
+    missing = [name for name in wanted if (data, name, config.seed) not in known]
     trained = None
     for name in missing:
         options = METHODS[name] if not smoke else METHODS[name] | {"proposals": 8}
@@ -161,7 +167,7 @@ def write(rows: list[dict], results: Path) -> None:
     table = [
         {"data": data, "method": method, **compared(rows, data, method)}
         for data in dict.fromkeys(row["data"] for row in rows)
-        for method in METHODS
+        for method in methods_of(rows, data)
     ]
     with (results / "summary.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
@@ -173,6 +179,11 @@ def write(rows: list[dict], results: Path) -> None:
     about = versions | {"devices": [one.device_kind for one in jax.devices()]}
     (results / "versions.json").write_text(json.dumps(about, indent=2) + "\n")
     draw(rows)
+
+
+def methods_of(rows, data) -> list[str]:
+    found = {row["method"] for row in rows if row["data"] == data}
+    return [method for method in METHODS if method in found]
 
 
 def values(rows, data, method, name) -> np.ndarray:
@@ -208,7 +219,7 @@ def draw(rows) -> None:
     for ax, data in zip(
         np.atleast_1d(figure.subplots(1, len(sets))), sets, strict=True
     ):
-        for method in METHODS:
+        for method in methods_of(rows, data):
             curves = [
                 np.interp(np.arange(CHILDREN + 1), *np.array(row["curve"]).T)
                 for row in rows

@@ -49,7 +49,7 @@ class ByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid):
         stem = Path(nodeid.split("::")[0]).stem
-        return SUPERNET if stem.removeprefix("test_") in SUPERNET else stem
+        return "supernet" if stem.removeprefix("test_") in SUPERNET else stem
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -8,12 +8,12 @@ chooses. Runs in an environment of its own: pip install evomo==0.3.1 evox==1.4.0
 
 import json
 import sys
-import time
 
 import torch
 from evomo.algorithms import NSGA2
 from evox.core import Problem
 from evox.workflows import StdWorkflow
+from timing import best, spent
 
 GENES, TURNS = 30, 3
 
@@ -31,22 +31,18 @@ def main():
 
 
 def measured(size: int, generations: int) -> dict:
-    walls, cores = [], []
+    turns = []
     for _ in range(TURNS):
         algorithm = NSGA2(size, 2, torch.zeros(GENES), torch.ones(GENES))
         workflow = StdWorkflow(algorithm, Zdt1())
         workflow.init_step()
-        wall, core = time.perf_counter(), time.process_time()
-        for _ in range(generations):
-            workflow.step()
-        walls.append((time.perf_counter() - wall) / generations)
-        cores.append((time.process_time() - core) / generations)
-    return {
-        "population": size,
-        "ms": round(min(walls) * 1e3, 3),
-        "cpu_ms": round(min(cores) * 1e3, 3),
-        "threads": torch.get_num_threads(),
-    }
+
+        def search(step=workflow.step):
+            for _ in range(generations):
+                step()
+
+        turns.append(spent(search, generations))
+    return {"population": size, **best(turns), "threads": torch.get_num_threads()}
 
 
 if __name__ == "__main__":

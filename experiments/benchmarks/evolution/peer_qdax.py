@@ -20,6 +20,7 @@ from qdax.core.emitters.mutation_operators import (
     polynomial_mutation,
 )
 from qdax.core.emitters.standard_emitters import MixingEmitter
+from timing import best, spent
 
 GENES, TURNS = 30, 3
 
@@ -62,18 +63,12 @@ def measured(size: int, generations: int) -> dict:
     repertoire, state, _ = algorithm.init(genotypes, size, jax.random.key(1))
     compiled = search.lower(repertoire, state, jax.random.key(2)).compile()
     compiling = time.process_time() - began
-    walls, cores = [], []
-    for _ in range(TURNS):
-        wall, core = time.perf_counter(), time.process_time()
+
+    def run():
         jax.block_until_ready(compiled(repertoire, state, jax.random.key(2)))
-        walls.append((time.perf_counter() - wall) / generations)
-        cores.append((time.process_time() - core) / generations)
-    return {
-        "population": size,
-        "ms": round(min(walls) * 1e3, 3),
-        "cpu_ms": round(min(cores) * 1e3, 3),
-        "compile_cpu_s": round(compiling, 1),
-    }
+
+    found = best([spent(run, generations) for _ in range(TURNS)])
+    return {"population": size, **found, "compile_cpu_s": round(compiling, 1)}
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from pymoo.operators.mutation.pm import PM
 from pymoo.operators.sampling.rnd import BinaryRandomSampling
 from pymoo.optimize import minimize
 from pymoo.problems import get_problem
+from timing import best, spent
 
 from jaxnas.search import Nsga2, Real, cheap_search
 
@@ -219,18 +220,14 @@ def times(arguments):
             (ours(), peer_time(problem, size, max(generations // 4, 2)))
             for _ in range(3)
         ]
-        (wall, core), (peer_wall, peer_core) = (
-            np.min(t, axis=0) for t in zip(*turns, strict=True)
-        )
+        own, peer = (best(each) for each in zip(*turns, strict=True))
         rows.append(
             {
                 "population": size,
-                "jaxnas_ms": round(wall * 1e3, 3),
-                "pymoo_ms": round(peer_wall * 1e3, 3),
-                "ratio": round(peer_wall / wall, 1),
-                "jaxnas_cpu_ms": round(core * 1e3, 3),
-                "pymoo_cpu_ms": round(peer_core * 1e3, 3),
-                "cpu_ratio": round(peer_core / core, 1),
+                "jaxnas": own,
+                "pymoo": peer,
+                "ratio": round(peer["ms"] / own["ms"], 1),
+                "cpu_ratio": round(peer["cpu_ms"] / own["cpu_ms"], 1),
                 "jaxnas_compile_cpu_s": round(compiling, 1),
             }
         )
@@ -267,25 +264,23 @@ def our_time(problem, size, generations):
     ).compile()
     compiling = time.process_time() - began
 
-    def measure():
-        wall, core = time.perf_counter(), time.process_time()
+    def run():
         jax.block_until_ready(search(jax.random.key(1), params))
-        spent = time.perf_counter() - wall, time.process_time() - core
-        # The first population is sampled, evaluated and ranked within this time.
-        return np.array(spent) / generations
 
-    return measure, compiling
+    # The first population is sampled, evaluated and ranked within this time.
+    return lambda: spent(run, generations), compiling
 
 
 def peer_time(problem, size, generations):
     peer, algorithm = peer_problem(problem), peer_algorithm(problem, size)
     algorithm.setup(peer, termination=("n_gen", generations + 1), seed=1)
     algorithm.next()
-    wall, core = time.perf_counter(), time.process_time()
-    for _ in range(generations):
-        algorithm.next()
-    spent = time.perf_counter() - wall, time.process_time() - core
-    return np.array(spent) / generations
+
+    def run():
+        for _ in range(generations):
+            algorithm.next()
+
+    return spent(run, generations)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from jaxnas.search import Nsga2, Real, cheap_search
 
 HERE = Path(__file__).parent
 POPULATION = 100
-# Generations timed per population; QDax compiles for minutes at 4000.
+# Generations timed per population; QDax compiles for a minute at 1000 already.
 OTHERS = {
     "qdax": {100: 200, 1000: 10},
     "evomo": {100: 200, 1000: 10, 4000: 2},

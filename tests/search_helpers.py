@@ -24,6 +24,7 @@ from jaxnas.networks import supernet
 from jaxnas.networks.space import BLOCK_GENES, CONVOLUTION, INVERTED, SEPARABLE
 from jaxnas.networks.space import Stage as SpaceStage
 from jaxnas.preparation import prepare
+from jaxnas.search.evolution import generation
 from jaxnas.training import Weights, fit_group, initial_weights
 
 CONFIG = SearchConfig(
@@ -57,6 +58,11 @@ def stage():
 
 def space():
     return stage().problem.space
+
+
+def following(key, problem, before):
+    """A generation after a state that stays as it is, to be looked at later."""
+    return generation(key, problem, jax.tree.map(jnp.copy, before))
 
 
 def train_set():

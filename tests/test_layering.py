@@ -43,8 +43,8 @@ search.identity search.pruning search.morphisms search.objectives search.limits
 search.founders
 search.genomes search.repeats search.archives search.states search.generations
 search.nsga2 search.nsga3 search.aging search.lemonade search.cheap
-search.islands search.variations search.catalogue search.strikes search.surrogates
-search.improvement
+search.islands search.variations search.catalogue search.strikes search.stores
+search.surrogates search.improvement
 search.evaluation search.screening search.evolution
 measurement sensitivity plots profiling results lineage reading report config
 overrides preparation

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from pareto_oracles import better
-from search_helpers import CONFIG, GROUP, assert_same, member, space, stage
+from search_helpers import CONFIG, GROUP, assert_same, following, member, space, stage
 
 from jaxnas.networks import space as spaces
 from jaxnas.preparation import prepare
@@ -32,7 +32,7 @@ def history():
 
 
 def step(number, before, key=KEY):
-    return generation(jax.random.fold_in(key, number), stage().problem, before)
+    return following(jax.random.fold_in(key, number), stage().problem, before)
 
 
 def everyone():
@@ -192,7 +192,7 @@ def test_children_may_learn_from_their_parents():
     """The same children, which end with other weights."""
     before, (plain, expected) = history()[0][0], history()[1]
     problem = stage().problem._replace(distillation=0.9)
-    taught, individuals = generation(jax.random.fold_in(KEY, 1), problem, before)
+    taught, individuals = following(jax.random.fold_in(KEY, 1), problem, before)
     assert [one.genotype for one in individuals] == [one.genotype for one in expected]
     kernels = [
         np.asarray(one.population.weights.params.head.kernel) for one in (plain, taught)

@@ -6,7 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from search_helpers import CONFIG, GROUP, assert_same, stage
+from search_helpers import CONFIG, GROUP, assert_same, following, stage
 
 from jaxnas.preparation import prepare
 from jaxnas.search.evolution import front_of, generation, start
@@ -32,7 +32,7 @@ def history():
     states = [start(KEY, problem())]
     for number in range(GENERATIONS):
         key = jax.random.fold_in(KEY, number)
-        states.append(generation(key, problem(), states[-1][0]))
+        states.append(following(key, problem(), states[-1][0]))
     return states
 
 

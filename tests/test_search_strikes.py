@@ -10,6 +10,7 @@ from search_helpers import (
     CONFIG,
     GROUP,
     assert_same,
+    following,
     genotypes,
     logits,
     member,
@@ -114,7 +115,7 @@ def history():
     states = [start(KEY, problem())]
     for number in range(GENERATIONS):
         key = jax.random.fold_in(KEY, number)
-        states.append(generation(key, problem(), states[-1][0]))
+        states.append(following(key, problem(), states[-1][0]))
     return states
 
 

@@ -2,8 +2,8 @@
 
 One generation is a function of the problem, a key and the state before it; the state is
 a pytree of arrays, so it can be checkpointed between any two generations and the search
-goes on from it bit for bit. Weights live beside the algorithm, one row per row of its
-population and of its archive, and follow its `parents` and `survivors`.
+goes on from it bit for bit. Weights lie beside the algorithm, in the slots of a store,
+and follow its `parents` and `survivors`.
 """
 
 import functools
@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxnas.networks.space import SearchSpace
 from jaxnas.search.evaluation import (
     Problem,
     Trained,
@@ -34,30 +33,31 @@ from jaxnas.search.screening import (
     screens,
 )
 from jaxnas.search.states import PopulationInState
-from jaxnas.search.strikes import Tally, no_tally, upper_error
+from jaxnas.search.stores import (
+    Members,
+    Store,
+    counted,
+    empty_store,
+    settled,
+    taken,
+)
+from jaxnas.search.strikes import upper_error
 from jaxnas.training import Weights, groups_of, initial_weights, taught_labels
 from jaxnas.types import Key
-
-
-class Store(NamedTuple):
-    """What is kept beside the rows of a population or of an archive.
-
-    Individuals are numbered in the order of their evaluation.
-    """
-
-    weights: Weights
-    identity: Int[Array, " rows"]
-    tally: Tally
 
 
 class Evolution(NamedTuple):
     """The state of a search between two generations; all leaves are arrays."""
 
     algorithm: PopulationInState
-    population: Store
-    archive: Store
+    store: Store
     history: History
     evaluated: Int[Array, ""]
+
+    @property
+    def population(self) -> Members:
+        """A copy of what is kept of the algorithm's population, row by row."""
+        return taken(self.store, self.store.population)
 
 
 class Front(NamedTuple):
@@ -83,11 +83,12 @@ def front_of(evolution: Evolution) -> Front:
     """The archive, where the algorithm keeps one, and else the population's front."""
     state = evolution.algorithm
     if state.archive.mask.size:
-        kept, mask, store = state.archive, state.archive.mask, evolution.archive
+        kept, mask, slots = state.archive, state.archive.mask, evolution.store.archive
     else:
-        kept, store = state, evolution.population
+        kept, slots = state, evolution.store.population
         mask = state.mask & (state.rank == 0) & (state.violation <= 0)
-    return Front(kept.population, kept.fitness, mask, store.weights, store.identity)
+    found = taken(evolution.store, slots)
+    return Front(kept.population, kept.fitness, mask, found.weights, found.identity)
 
 
 def start(
@@ -128,16 +129,15 @@ def begin(
     fitness = columns(trained.objectives, problem.objectives)
     params = algorithm.default_params
     state = algorithm.init(telling, trained.genotypes, fitness, params)
-    # As in the algorithm's state, one row per row of the population; some are unused.
-    born = _born(trained, np.arange(count), algorithm.population_size)
     empty = empty_evolution(problem, key)
-    none = jax.tree.map(lambda leaf: leaf[:0], empty.population)
-    everyone = np.ones(count, bool)
+    # Founders are chosen among themselves only: there is no population before them.
+    store = empty.store._replace(population=empty.store.population[:0])
+    living = state.mask[:0], empty.algorithm.archive.mask
+    born = _born(trained, np.arange(count))
     evolution = Evolution(
         algorithm=state,
-        population=_survive(none, born, state.survivors),
-        archive=_survive(empty.archive, born, state.archive.survivors),
-        history=remembered(problem, empty.history, trained, everyone),
+        store=settled(store, living, born, _survivors(state)),
+        history=remembered(problem, empty.history, trained, np.ones(count, bool)),
         evaluated=jnp.int32(count),
     )
     return evolution, _individuals(np.arange(count), [()] * count, trained)
@@ -146,7 +146,10 @@ def begin(
 def generation(
     key: Key, problem: Problem, before: Evolution
 ) -> tuple[Evolution, list[Individual]]:
-    """One generation: the state after it and the children that were evaluated."""
+    """One generation: the state after it and the children that were evaluated.
+
+    The weights in `before` are used up: their memory goes on in the state after it.
+    """
     asking, inheriting, training, telling, *others = jax.random.split(key, 6)
     screening, revising = others
     algorithm, params = problem.algorithm, problem.algorithm.default_params
@@ -163,25 +166,25 @@ def generation(
 
     new = np.asarray(state.children_mask)[: problem.group]
     numbers = int(before.evaluated) + np.cumsum(new) - 1
-    born = _born(trained, numbers, algorithm.accepted)
+    individuals = _individuals(numbers, _parents(before, state), trained)
+    living = state.mask, state.archive.mask
+    born = _born(trained, numbers)
     evolution = Evolution(
         algorithm=after,
-        population=_survive(before.population, born, after.survivors),
-        archive=_survive(before.archive, born, after.archive.survivors),
+        store=settled(before.store, living, born, _survivors(after)),
         history=remembered(problem, before.history, trained, new),
         evaluated=before.evaluated + jnp.int32(new.sum()),
     )
-    individuals = _individuals(numbers, _parents(before, state), trained)
     return evolution, [one for one, keep in zip(individuals, new, strict=True) if keep]
 
 
 def empty_evolution(problem: Problem, key: Key) -> Evolution:
     """A state of the shapes and types that a search of the problem has."""
-    algorithm, space = problem.algorithm, problem.space
+    algorithm = problem.algorithm
+    rows = algorithm.population_size, algorithm.archive_size, problem.group
     return Evolution(
         algorithm=algorithm._init(key, algorithm.default_params),
-        population=_empty_store(space, algorithm.population_size),
-        archive=_empty_store(space, algorithm.archive_size),
+        store=empty_store(problem.space, *rows),
         history=no_history(problem),
         evaluated=jnp.int32(0),
     )
@@ -194,22 +197,21 @@ def _struck_again(key, problem, before, number) -> Evolution:
     """
     if problem.strikes is None:
         return before
-    state, store = before.algorithm, before.population
+    state, store = before.algorithm, before.store
     used = int(np.sum(state.mask))  # rows in use stand before all others
     parts = []
     for rows in groups_of(used, problem.group):
-        weights = jax.tree.map(lambda leaf: leaf[rows], store.weights)  # noqa: B023
+        weights = taken(store, store.population[rows]).weights
         parts.append(struck_group(problem, weights, state.population[rows], number))
     fresh = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:used], *parts)
-    tally = jax.tree.map(lambda old, new: old.at[:used].add(new), store.tally, fresh)
+    store = counted(store, store.population[:used], fresh)
+    tally = taken(store, store.population).tally
     error = jnp.asarray(upper_error(tally, problem.strikes.images))
     fitness = state.fitness.at[:, problem.objectives.index(STRUCK)].set(error)
     params = problem.algorithm.default_params
     revised = problem.algorithm.revise(key, state, fitness, params)
-    store = jax.tree.map(
-        lambda leaf: leaf[revised.survivors], store._replace(tally=tally)
-    )
-    return before._replace(algorithm=revised, population=store)
+    store = store._replace(population=store.population[revised.survivors])
+    return before._replace(algorithm=revised, store=store)
 
 
 def _raised(inheriting, training, problem, before, children, state, number) -> Trained:
@@ -219,7 +221,7 @@ def _raised(inheriting, training, problem, before, children, state, number) -> T
         problem.space,
         jax.random.split(inheriting, problem.group),
         before.algorithm.population,
-        before.population.weights,
+        before.store,
         parents,
         children,
     )
@@ -233,7 +235,7 @@ def _taught(problem, before, parents):
     if not problem.distillation:
         return None
     rows = jnp.maximum(parents, 0)
-    teachers = jax.tree.map(lambda leaf: leaf[rows], before.population.weights)
+    teachers = taken(before.store, before.store.population[rows]).weights
     genotypes = before.algorithm.population[rows]
     images, labels = problem.train_images, problem.train_labels
     data = images, labels, problem.distillation
@@ -242,9 +244,14 @@ def _taught(problem, before, parents):
     return jnp.where((parents < 0)[:, None, None], true[None], taught)
 
 
+def _survivors(state):
+    return state.survivors, state.archive.survivors
+
+
 def _parents(before: Evolution, state: PopulationInState) -> list[tuple[int, ...]]:
     """The numbers of every child's parent and mate, where it has them, each once."""
-    identity = np.asarray(before.population.identity)
+    store = before.store
+    identity = np.asarray(store.slots.identity)[store.population]
     rows = np.stack([state.parents, state.mates], axis=1)
     known = [[int(identity[row]) for row in pair if row >= 0] for pair in rows]
     return [tuple(dict.fromkeys(pair)) for pair in known]
@@ -265,13 +272,9 @@ def _individuals(numbers, parents, trained: Trained) -> list[Individual]:
     ]
 
 
-def _born(trained: Trained, numbers: np.ndarray, rows: int) -> Store:
-    """A store of so many rows; what lies beyond those trained is never read."""
-    chosen = np.arange(rows).clip(max=len(numbers) - 1)
-    weights, tally = jax.tree.map(
-        lambda leaf: leaf[chosen], (trained.weights, trained.tally)
-    )
-    return Store(weights, jnp.asarray(numbers[chosen], jnp.int32), tally)
+def _born(trained: Trained, numbers: np.ndarray) -> Members:
+    identity = jnp.asarray(numbers, jnp.int32)
+    return Members(trained.weights, identity, trained.tally)
 
 
 @functools.partial(jax.jit, static_argnames="space")
@@ -281,20 +284,9 @@ def _inherit_group(space, keys, population, store, parents, children):
     def one(member):
         key, row, child = member
         at = jnp.maximum(row, 0)
-        weights = jax.tree.map(lambda leaf: leaf[at], store)
+        weights = taken(store, store.population[at]).weights
         inherited = inherit(key, space, population[at], child, weights)
         fresh = initial_weights(key, space)
         return jax.tree.map(lambda a, b: jnp.where(row < 0, b, a), inherited, fresh)
 
     return jax.lax.map(one, (keys, parents, children))
-
-
-@jax.jit
-def _survive(old, new, survivors):
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b])[survivors], old, new)
-
-
-def _empty_store(space: SearchSpace, rows: int) -> Store:
-    like = jax.eval_shape(lambda: initial_weights(jax.random.key(0), space))
-    zeros = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), like)
-    return Store(zeros, jnp.zeros(rows, jnp.int32), no_tally(rows))

@@ -60,7 +60,9 @@ def _lemonade(space, hardware, objectives, population) -> dict:
 
 
 def _nsga2(space, hardware, objectives, population) -> dict:
-    return dict(variation=crossed_mutants(space))
+    # Mutants are larger and smaller than their parents, so that fronts stay wide even
+    # under the pressure of tournaments by front (experiments/search_algorithms).
+    return dict(by_front=True, variation=crossed_mutants(space))
 
 
 def _nsga3(space, hardware, objectives, population) -> dict:

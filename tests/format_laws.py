@@ -19,6 +19,11 @@ def name_of(value):
     return str(value).replace(" ", "") if isinstance(value, Format) else None
 
 
+def padded(x, size=1 << 16):
+    """The last element repeated up to a size that all formats share."""
+    return np.pad(x, (0, -len(x) % size), mode="edge")
+
+
 def bits_of(x):
     return np.asarray(x).view(np.uint32)
 
@@ -85,7 +90,7 @@ def check_nearest(format, by_hand, tie, scale=0.25):
     x = np.concatenate([values.astype(np.float32), middle, *beside])
     tiny = np.finfo(np.float32).tiny
     x = x[(np.abs(x) >= tiny / scale) | (x == 0)]
-    x = np.pad(x, (0, -len(x) % (1 << 16)), mode="edge")
+    x = padded(x)
     index = np.clip(np.searchsorted(values, x.astype(np.float64)), 1, len(values) - 1)
     low, high = values[index - 1], values[index]
     to_low, to_high = x - low, high - x
@@ -104,7 +109,7 @@ def check_neighbours(format, scale=0.3):
     middle = (values[1:] + values[:-1]) / 2
     spread = np.random.default_rng(0).uniform(1.2 * values[0] - 1, 1.2 * values[-1], 99)
     x = np.concatenate([values, middle, spread.astype(np.float32)])
-    x = np.pad(x, (0, -len(x) % (1 << 17)), mode="edge")
+    x = padded(x, 1 << 17)
     low, high = map(np.asarray, format.neighbours(x, scale))
     inside = np.clip(x, values[0], values[-1])
     below = np.searchsorted(values, inside, side="right") - 1

@@ -37,6 +37,8 @@ DRAWS = 64
 SCRATCH = {0.02: (40, 80, 160), 0.04: (40, 80, 160)}
 """Numbers of steps by peak learning rate."""
 INHERITED = {0.02: (5, 10, 20, 40, 80), 0.005: (10, 20, 40)}
+HEALING = (80, 160, 240)
+"""Numbers of steps after an approximate morphism."""
 UNTRAINED = "inherited_0"
 SHARE = 0.5
 APPROXIMATE = (
@@ -102,14 +104,14 @@ def group_of_children(key, number: int, problem) -> dict[str, list[dict]]:
     children = approximate(space, number, parents, drawn)
     columns = described(problem, learned, parents, children)
     start = inherited(keys[5], space, parents, children, learned)
-    steps = problem.child_recipe.steps
     images = problem.train_images, problem.train_labels
     taught = taught_labels(space, learned, parents, *images, SHARE, **FIXED)
     columns[UNTRAINED] = error(problem, start, children)
-    weights = train(start, children, steps)
-    columns[f"inherited_{steps}"] = error(problem, weights, children)
-    weights = train(start, children, steps, taught=taught)
-    columns[f"taught_{steps}"] = error(problem, weights, children)
+    for steps in HEALING:
+        weights = train(start, children, steps)
+        columns[f"inherited_{steps}"] = error(problem, weights, children)
+        weights = train(start, children, steps, taught=taught)
+        columns[f"taught_{steps}"] = error(problem, weights, children)
     return found | {"approximate": as_rows(columns)}
 
 

@@ -1,5 +1,7 @@
 """Who a search starts with: ancestors, the trivial network, distinct random ones."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +15,13 @@ from jaxnas.training import initial_weights
 KEY = jax.random.key(4)
 
 
+@functools.cache
 def ancestors():
     """Five networks, each with weights of its own number throughout."""
-    like = initial_weights(KEY, SPACE)
+    like = jax.eval_shape(lambda: initial_weights(KEY, SPACE))
     weights = jax.tree.map(
-        lambda leaf: jnp.stack([jnp.full(leaf.shape, n) for n in range(5)]), like
+        lambda leaf: np.stack([np.full(leaf.shape, n, leaf.dtype) for n in range(5)]),
+        like,
     )
     return Ancestors(genotypes(5), weights)
 

@@ -1,9 +1,19 @@
 """An ensemble learns what it is shown and doubts the rest."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.search.surrogates import fit_ensemble, predict
+from jaxnas.search.surrogates import (
+    DECAY,
+    MEMBERS,
+    _forward,
+    _gradients,
+    _initial,
+    _shares,
+    fit_ensemble,
+    predict,
+)
 
 ROWS, SEEN = 160, 100
 
@@ -30,6 +40,33 @@ def test_unseen_rows_are_predicted_and_what_is_masked_is_not_seen():
         truth = targets[~mask, column]
         residual = np.mean((mean[:, column] - truth) ** 2)
         assert residual < 0.1 * np.var(truth)
+
+
+def test_room_for_more_rows_changes_nothing():
+    features, _, poisoned, mask = data()
+    key, few = jax.random.key(0), slice(SEEN)
+    alone = fit_ensemble(key, features[few], poisoned[few], mask[few])
+    guesses = predict(fit_ensemble(key, features, poisoned, mask), features)
+    np.testing.assert_allclose(guesses, predict(alone, features), rtol=0.02, atol=0.02)
+
+
+def test_gradients_are_those_of_the_whole_loss():
+    features, targets, _, mask = data()
+    keys = jax.random.split(jax.random.key(1))
+    layers, shares = _initial(keys[0], 4, 2), _shares(keys[1], mask)
+    np.testing.assert_allclose(shares.sum(axis=0), 1, rtol=1e-5)
+    assert not shares[SEEN:].any()
+
+    def loss(layers):
+        total = DECAY * sum(jnp.sum(leaf**2) for leaf in layers)
+        for member in range(MEMBERS):
+            answers = _forward([leaf[member] for leaf in layers], features)
+            total += jnp.sum(shares[:, member, None] * (answers - targets) ** 2)
+        return total
+
+    found = _gradients(features, targets, shares, mask)(layers)
+    for one, expected in zip(found, jax.grad(loss)(layers), strict=True):
+        np.testing.assert_allclose(one, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_members_disagree_most_far_from_what_was_seen():

@@ -15,6 +15,8 @@ from jaxtyping import Array, Bool, Float
 from jaxnas.types import Key
 
 MEMBERS, HIDDEN, STEPS, RATE, DECAY = 5, 32, 400, 1e-2, 1e-3
+BLOCK = 64
+"""Rows whose gradients are computed together."""
 
 
 class Ensemble(NamedTuple):
@@ -34,32 +36,67 @@ def fit_ensemble(
     targets: Float[Array, "rows targets"],
     mask: Bool[Array, " rows"],
 ) -> Ensemble:
-    """An ensemble that predicts targets from features, of the rows in the mask."""
+    """An ensemble that predicts targets from features, of the rows in the mask.
+
+    Time grows with the last row in the mask, not with all rows.
+    """
     targets = jnp.where(mask[:, None], targets, 0.0)
     scales = _scales(features, mask), _scales(targets, mask)
-    inputs, wanted = _scaled(features, scales[0]), _scaled(targets, scales[1])
+    seen = _scaled(features, scales[0]), _scaled(targets, scales[1])
     key_weights, key_rows = jax.random.split(key)
-    shape = MEMBERS, features.shape[0]
-    shares = jax.random.exponential(key_rows, shape) * mask[None, :]
-    shares /= jnp.maximum(jnp.sum(shares, axis=1, keepdims=True), 1e-9)
     start = _initial(key_weights, features.shape[1], targets.shape[1])
-
-    def loss(layers, shares):
-        error = _forward(layers, inputs) - wanted
-        decay = sum(jnp.sum(leaf**2) for leaf in layers)
-        return jnp.sum(shares[:, None] * error**2) + DECAY * decay
-
+    gradient = _gradients(*seen, _shares(key_rows, mask), mask)
     optimizer = optax.adam(RATE)
 
     def step(_, carry):
         layers, state = carry
-        gradients = jax.vmap(jax.grad(loss))(layers, shares)
-        updates, state = optimizer.update(gradients, state)
+        updates, state = optimizer.update(gradient(layers), state)
         return optax.apply_updates(layers, updates), state
 
     begun = start, optimizer.init(start)
     layers, _ = jax.lax.fori_loop(0, STEPS, step, begun)
     return Ensemble(*layers, *scales)
+
+
+def _shares(key, mask):
+    """What every row weighs for each member, `[rows, members]`: each sums to one."""
+    draw = lambda row: jax.random.exponential(  # noqa: E731
+        jax.random.fold_in(key, row), (MEMBERS,)
+    )
+    shares = jax.vmap(draw)(jnp.arange(mask.size)) * mask[:, None]
+    return shares / jnp.maximum(jnp.sum(shares, axis=0, keepdims=True), 1e-9)
+
+
+def _gradients(inputs, wanted, shares, mask):
+    """The gradient of all members' losses, as a function of their layers.
+
+    Rows are taken in blocks, of which those behind the last row in the mask are not
+    touched: a long memory costs nothing until it is full.
+    """
+    rows = mask.size + -mask.size % BLOCK
+    padded = [
+        jnp.pad(one, ((0, rows - mask.size), (0, 0)))
+        for one in (inputs, wanted, shares)
+    ]
+    blocks = -(-jnp.max((jnp.arange(mask.size) + 1) * mask) // BLOCK)
+
+    def misfit(layers, inputs, wanted, shares):
+        return jnp.sum(shares[:, None] * (_forward(layers, inputs) - wanted) ** 2)
+
+    of_all = jax.vmap(jax.grad(misfit), (0, None, None, 1))
+
+    def gradient(layers):
+        def add(number, total):
+            block = [
+                jax.lax.dynamic_slice_in_dim(one, number * BLOCK, BLOCK)
+                for one in padded
+            ]
+            return jax.tree.map(jnp.add, total, of_all(layers, *block))
+
+        decay = jax.tree.map(lambda leaf: 2 * DECAY * leaf, layers)
+        return jax.lax.fori_loop(0, blocks, add, decay)
+
+    return gradient
 
 
 @jax.jit

@@ -64,14 +64,15 @@ def test_variations_are_mutants_row_by_row():
     rates = Rates(crossover_rate=0.7, exchange_rate=0.4)
     params = Params(variables=(), rates=rates)
     keys = [jax.random.fold_in(KEY, row) for row in range(6)]
-    alone = [mutate(k, SPACE, one) for k, one in zip(keys, first, strict=True)]
+    mutated, crossed = (jax.jit(f, static_argnums=1) for f in (mutate, cross))
+    alone = [mutated(k, SPACE, one) for k, one in zip(keys, first, strict=True)]
     found = jax.jit(mutants(SPACE))(KEY, first, second, params)
     np.testing.assert_array_equal(found, alone)
     mixed = []
     for key, *pair in zip(keys, first, second, strict=True):
         key_cross, key_mutate = jax.random.split(key)
-        child = cross(key_cross, SPACE, *pair, rates)
-        mixed.append(mutate(key_mutate, SPACE, child))
+        child = crossed(key_cross, SPACE, *pair, rates)
+        mixed.append(mutated(key_mutate, SPACE, child))
     found = jax.jit(crossed_mutants(SPACE))(KEY, first, second, params)
     np.testing.assert_array_equal(found, mixed)
 

@@ -54,6 +54,7 @@ def empty_store(space: SearchSpace, population: int, archive: int, born: int) ->
     )
 
 
+@jax.jit
 def taken(store: Store, slots: Int[Array, "*rows"]) -> Members:
     """A copy of what lies in some slots."""
     return jax.tree.map(lambda leaf: leaf[slots], store.slots)

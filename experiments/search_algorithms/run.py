@@ -215,10 +215,9 @@ def compared(rows, data, method) -> dict:
 def draw(rows) -> None:
     """Mean hypervolume against networks trained, with bands of 95 % (Student's t)."""
     sets = list(dict.fromkeys(row["data"] for row in rows))
-    figure = Figure(figsize=(5 * len(sets), 3.5), layout="constrained")
-    for ax, data in zip(
-        np.atleast_1d(figure.subplots(1, len(sets))), sets, strict=True
-    ):
+    figure = Figure(figsize=(4 * len(sets) + 2.5, 3.5), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(sets)))
+    for ax, data in zip(panels, sets, strict=True):
         for method in methods_of(rows, data):
             curves = [
                 np.interp(np.arange(CHILDREN + 1), *np.array(row["curve"]).T)
@@ -227,15 +226,16 @@ def draw(rows) -> None:
             ]
             mean = np.mean(curves, axis=0)
             half = stats.t.ppf(0.975, len(curves) - 1) * stats.sem(curves)
-            (line,) = ax.plot(mean, lw=1.8, label=method)
+            color = f"C{list(METHODS).index(method)}"
+            ax.plot(mean, lw=1.8, label=method, color=color)
             band = mean - half, mean + half
-            ax.fill_between(
-                np.arange(CHILDREN + 1), *band, color=line.get_color(), alpha=0.12
-            )
+            ax.fill_between(np.arange(CHILDREN + 1), *band, color=color, alpha=0.08)
         ax.set_title(data)
         ax.set_xlabel("children trained")
         ax.set_ylabel("hypervolume of the front")
-    ax.legend(frameon=False, fontsize=8)
+    # The digits had every method; colours are the same in all panels.
+    lines, names = panels[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside right", frameon=False, fontsize=8)
     figure.savefig(HERE / "hypervolume.png", dpi=150)
 
 

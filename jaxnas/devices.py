@@ -1,7 +1,8 @@
 """One item after another on every device: how groups of networks and trials run.
 
 A leading axis is parted over this host's devices; each runs its share in a loop. Items
-do not meet, so a result depends on its own item and never on the number of devices.
+do not meet, so a result depends on its own item and never on the number of devices (on
+the CPU, of up to eight or as many as it has cores; `jaxnas/__init__.py` says why).
 
 Operands are copied to all devices and results to the first one. No program needs a
 collective operation; on the CPU those can wait for each other for ever. Where several

@@ -161,3 +161,35 @@ def test_three_devices_give_the_same_bits():
     assert jax.device_count() != 3
     assert report["bits"] == [bits(run(count)) for count in COUNTS]
     assert report["quotients"] == [quotients(n).view("u4").tolist() for n in (1, 40)]
+
+
+PRODUCT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import jax
+import test_devices as tests
+print(jax.device_count(), tests.product().tobytes().hex())
+"""
+
+
+def product():
+    """784 terms a sum, few sums: what XLA's threads would share out."""
+    rng = np.random.default_rng(3)
+    left, right = (rng.normal(size=(784, n)).astype(np.float32) for n in (64, 10))
+    return np.asarray(jax.jit(lambda a, b: a.T @ b)(left, right))
+
+
+@pytest.mark.parametrize("devices", ["1", "8"])
+def test_threads_are_as_many_for_one_device_as_for_eight(devices):
+    pools = {"PJRT_NPROC", "NPROC"}
+    kept = {name: value for name, value in os.environ.items() if name not in pools}
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", PRODUCT, str(here)],
+        env=kept | {"JAX_NUM_CPU_DEVICES": devices, "JAX_PLATFORMS": "cpu"},
+        cwd=here.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [devices, product().tobytes().hex()]

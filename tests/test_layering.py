@@ -41,7 +41,8 @@ search.ordering search.noise search.pareto search.crowding search.density
 search.hypervolume search.indicators
 search.identity search.pruning search.morphisms search.objectives search.limits
 search.founders
-search.genomes search.repeats search.archives search.states search.generations
+search.genomes search.matings search.repeats search.archives search.states
+search.generations
 search.nsga2 search.nsga3 search.aging search.lemonade search.cheap
 search.islands search.variations search.catalogue search.strikes search.stores
 search.surrogates search.improvement

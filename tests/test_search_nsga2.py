@@ -7,22 +7,8 @@ import pytest
 from pareto_oracles import textbook_survivors, thinned_survivors
 
 from jaxnas.search import Categorical, Nsga2, Real
-from jaxnas.search.nsga2 import entrants
 
 ROWS = 9
-
-
-def test_every_row_in_use_enters_equally_often_in_random_order():
-    draw = jax.jit(lambda key, mask: entrants(key, mask, 25))
-    orders = set()
-    for used in (1, 4, 9):
-        for seed in range(4):
-            rows = draw(jax.random.key(seed), jnp.arange(ROWS) < used)
-            counts = np.bincount(rows, minlength=ROWS)
-            assert counts[used:].sum() == 0
-            assert np.ptp(counts[:used]) <= 1
-            orders.add(tuple(rows.tolist()))
-    assert len(orders) == 9  # a single row has one order
 
 
 def mated(algorithm, **changes):
@@ -56,13 +42,14 @@ def test_the_better_row_wins_and_then_the_emptier_surroundings(by_front):
 
 
 @pytest.mark.parametrize("variables", [Real(0, 1), Categorical(3)])
-def test_tournaments_go_by_front_if_all_genes_are_real(variables):
-    solution = jnp.zeros(1) if isinstance(variables, Real) else jnp.zeros(1, jnp.int32)
+def test_real_genes_decide_how_parents_are_chosen_and_paired(variables):
+    real = isinstance(variables, Real)
+    solution = jnp.zeros(1) if real else jnp.zeros(1, jnp.int32)
     options = dict(variables=variables, num_objectives=2)
     plain = Nsga2(4, solution, **options)
-    assert plain.by_front == isinstance(variables, Real)
-    assert plain == Nsga2(4, solution, by_front=plain.by_front, **options)
-    assert plain != Nsga2(4, solution, by_front=not plain.by_front, **options)
+    for option, chosen in (("by_front", real), ("similar", not real)):
+        assert plain == Nsga2(4, solution, **options, **{option: chosen})
+        assert plain != Nsga2(4, solution, **options, **{option: not chosen})
 
 
 def test_of_rows_that_break_constraints_the_one_that_breaks_them_less_wins():

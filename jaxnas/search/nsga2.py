@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from .crowding import crowding_distance, thin
 from .generations import GenerationalAlgorithm
 from .genomes import Real, sample
+from .matings import entrants, mixes_values, paired
 from .ordering import ascending, sortable
 from .pareto import dominates, front_ranks
 
@@ -28,6 +29,8 @@ class Nsga2(GenerationalAlgorithm):
         only who dominates the other does, as in the authors' program, which presses
         less on rows of later fronts and so keeps fronts wide. By default by front if
         all genes are real, where mutation widens a front again, and else by dominance.
+      similar: whether winners mate who are alike in fitness (see `matings.alike`); by
+        default if no gene is real.
       thinning: whether rows of the front that is cut leave one at a time, distances
         being measured anew each time; otherwise all at once, as in the paper.
     """
@@ -36,6 +39,7 @@ class Nsga2(GenerationalAlgorithm):
         self,
         *arguments,
         by_front: bool | None = None,
+        similar: bool | None = None,
         thinning: bool = True,
         **options,
     ):
@@ -43,6 +47,7 @@ class Nsga2(GenerationalAlgorithm):
         kinds = self.default_params.variables
         real = all(isinstance(kind, Real) for kind in kinds)
         self.by_front = real if by_front is None else by_front
+        self.similar = mixes_values(kinds) if similar is None else similar
         self.thinning = thinning
 
     def _matings(self, key, state):
@@ -56,7 +61,7 @@ class Nsga2(GenerationalAlgorithm):
             better, tied = _dominance(state, left, right)
         better |= tied & (state.crowding[right] > state.crowding[left])
         winners = jnp.where(better, right, left).reshape(2 * half)
-        return winners, jnp.roll(winners, half)
+        return paired(jax.random.fold_in(key, 1), winners, state.fitness, self.similar)
 
     def _survivors(self, key, state, fitness, violation, mask, params):
         limits = violation if self.num_constraints else None
@@ -76,7 +81,8 @@ class Nsga2(GenerationalAlgorithm):
         return rows, rank, crowding, state.extra
 
     def _configuration(self):
-        return *super()._configuration(), self.by_front, self.thinning
+        options = self.by_front, self.similar, self.thinning
+        return *super()._configuration(), *options
 
 
 class UniformSearch(Nsga2):
@@ -100,19 +106,3 @@ def _dominance(state, left, right):
     less, more = state.violation[left], state.violation[right]
     kept = (less <= 0) & (more <= 0)
     return jnp.where(kept, above, more < less), kept & ~above & ~below
-
-
-def entrants(key, mask, count):
-    """Rows in use, each as often as any other or once more, in random order, int32.
-
-    Shuffled rows one round after the other: everybody enters as many tournaments, and
-    chance decides the opponents alone.
-    """
-    rows = mask.size
-    rounds = -(-count // rows)
-    noise = jax.random.bits(key, (rounds, rows), jnp.uint32) >> 1
-    places = jnp.where(mask[None, :], noise, jnp.uint32(2**32 - 1))
-    shuffled = jax.vmap(ascending)(places)
-    used = jnp.maximum(jnp.sum(mask), 1)
-    numbers = jnp.arange(count)
-    return shuffled[(numbers // used) % rounds, numbers % used]

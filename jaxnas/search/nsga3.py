@@ -15,7 +15,7 @@ import numpy as np
 from flax import struct
 
 from .generations import GenerationalAlgorithm
-from .nsga2 import entrants
+from .matings import entrants, mixes_values, paired
 from .pareto import front_ranks
 from .states import Leaf
 
@@ -60,13 +60,23 @@ class Nsga3(GenerationalAlgorithm):
       directions: float32 `[directions, objectives]`, nowhere negative, such as
         `das_dennis` makes; a population of about as many rows fits. They are
         parameters (`params.extra`), so that other directions compile nothing anew.
+      similar: whether winners mate who are alike in fitness (see `matings.alike`); by
+        default if no gene is real.
 
     Raises:
       ValueError: directions have a wrong shape, or one has no length.
     """
 
-    def __init__(self, *arguments, directions: np.ndarray, **options):
+    def __init__(
+        self,
+        *arguments,
+        directions: np.ndarray,
+        similar: bool | None = None,
+        **options,
+    ):
         super().__init__(*arguments, **options)
+        mixes = mixes_values(self.default_params.variables)
+        self.similar = mixes if similar is None else similar
         directions = np.asarray(directions, np.float32)
         shape = directions.shape
         if len(shape) != 2 or shape[1] != self.num_objectives or not shape[0]:
@@ -99,7 +109,7 @@ class Nsga3(GenerationalAlgorithm):
         left, right = entrants(key, state.mask, 4 * half).reshape(2, 2 * half)
         better = state.violation[right] < state.violation[left]
         winners = jnp.where(better, right, left)
-        return winners, jnp.roll(winners, half)
+        return paired(jax.random.fold_in(key, 1), winners, state.fitness, self.similar)
 
     def _survivors(self, key, state, fitness, violation, mask, params):
         limits = violation if self.num_constraints else None
@@ -116,6 +126,9 @@ class Nsga3(GenerationalAlgorithm):
         level = _levels(niche, distance, candidate, counts, noise)
         chosen = jnp.lexsort((noise, jnp.where(candidate, level, 0), rank))[:size]
         return chosen.astype(jnp.int32), rank, jnp.zeros_like(noise), frame
+
+    def _configuration(self):
+        return *super()._configuration(), self.similar
 
 
 def _scaled(frame, fitness, counted, rank):

@@ -63,9 +63,10 @@ def test_parents_lie_closer_if_they_are_to_be_similar(kind):
     options = dict(variables=Categorical(2), num_objectives=2)
     if kind is Nsga3:
         options["directions"] = das_dennis(2, 3)
-    apart = {}
+    apart, algorithms = {}, set()
     for similar in (False, True):
         algorithm = kind(32, jnp.zeros(1, jnp.int32), similar=similar, **options)
+        algorithms.add(algorithm)
         state = algorithm._init(jax.random.key(0), algorithm.default_params)
         place = jnp.arange(32.0)
         fitness = jnp.stack([place, -place], axis=1)
@@ -76,3 +77,4 @@ def test_parents_lie_closer_if_they_are_to_be_similar(kind):
     # Of numbers drawn from 32 the mean difference is a third of 32, of neighbours among
     # eight about a ninth.
     assert apart[True] < 0.5 * apart[False]
+    assert len(algorithms) == 2  # else both would share one compiled program

@@ -36,6 +36,13 @@ SoftLabels = Float[Array, "images classes"]
 NO_LABEL = -1
 """The label of an image that does not count; no prediction equals it."""
 
+FROZEN = 0.25
+"""Share of the steps, the last ones, in which normalisation statistics are frozen.
+
+Until then they follow the batches, and with them the folded kernels jump between their
+words: a narrow network of 4-bit words may come to rest at any of several accuracies
+(batch-norm freezing, Krishnamoorthi 2018, arXiv 1806.08342)."""
+
 
 class Weights(NamedTuple):
     """What a network has learned: parameters and normalisation statistics."""
@@ -83,6 +90,7 @@ def fit(
 ) -> Weights:
     """The weights after `recipe.steps` steps of AdamW, warm-up and cosine decay to 0.
 
+    In the last quarter of the steps (`FROZEN`) normalisation statistics stay.
     `scheme` indexes `schemes`, the number schemes among which the program can choose.
     """
     loss = functools.partial(_loss, schemes=schemes)
@@ -91,8 +99,9 @@ def fit(
     def step(number, carry):
         weights, state = carry
         batch = _draw_batch(jax.random.fold_in(key, number), images, labels, recipe)
+        frozen = number >= (1 - FROZEN) * recipe.steps
         gradients, statistics = jax.grad(loss, has_aux=True)(
-            weights.params, weights.statistics, space, genotype, scheme, *batch
+            *weights, space, genotype, scheme, *batch, frozen
         )
         direction, state = optimizer.update(gradients, state)
         rate = _rate(number, recipe)
@@ -120,7 +129,9 @@ def _draw_batch(key, images, labels, recipe):
     return batch, labels[chosen]
 
 
-def _loss(params, statistics, space, genotype, scheme, images, labels, *, schemes):
+def _loss(
+    params, statistics, space, genotype, scheme, images, labels, frozen, *, schemes
+):
     logits, moved = supernet.apply(
         space,
         params,
@@ -130,6 +141,7 @@ def _loss(params, statistics, space, genotype, scheme, images, labels, *, scheme
         scheme=scheme,
         schemes=schemes,
         train=True,
+        frozen=frozen,
     )
     if labels.ndim == 1:
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)

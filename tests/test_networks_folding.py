@@ -152,6 +152,29 @@ def test_training_with_the_batch_as_running_statistics_is_inference(
     assert np.std(inferred.values) > 0.1
 
 
+@pytest.mark.parametrize("rectify", [True, False])
+def test_training_with_frozen_statistics_is_inference_and_leaves_them(rectify):
+    """Whatever the statistics; the bias' word and the store's rounding remain."""
+    params, statistics = trained_like(9)
+    x = random_words(9)
+    train = layer(rectify=rectify, train=True)
+    inferred, _ = layers.apply_layer(train._replace(train=False), params, statistics, x)
+
+    @jax.jit
+    def run(frozen):
+        one = train._replace(frozen=frozen)
+        return layers.apply_layer(one, params, statistics, x)
+
+    trained, kept = run(True)
+    np.testing.assert_allclose(trained.values, inferred.values, rtol=0, atol=1e-3)
+    assert np.std(inferred.values) > 0.1
+    for before, after in zip(statistics, kept, strict=True):
+        np.testing.assert_array_equal(before, after)
+    free, moved = run(False)
+    assert np.abs(free.values - inferred.values).max() > 0.1
+    assert np.all(moved.mean != statistics.mean)
+
+
 def test_training_moves_the_running_statistics_a_tenth_of_the_way():
     params, statistics = trained_like(4)
     x = random_words(4)

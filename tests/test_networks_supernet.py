@@ -154,7 +154,7 @@ WEIGHTS = jnp.asarray(np.random.default_rng(5).normal(size=(8, 3)), jnp.float32)
 def compiled_step():
     """Value, statistics and gradient of a training step in fixed-point words."""
 
-    def loss(params, statistics, genotype, images):
+    def loss(params, statistics, genotype, frozen, images):
         logits, moved = supernet.apply(
             FIRST_STAGE,
             params,
@@ -164,11 +164,12 @@ def compiled_step():
             scheme=0,
             schemes=("fixed_point",),
             train=True,
+            frozen=frozen,
         )
         return jnp.sum(logits * WEIGHTS), (logits, moved)
 
     step = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    return lambda *arguments: step(*arguments, digits())
+    return lambda *weights, frozen=False: step(*weights, frozen, digits())
 
 
 @functools.cache
@@ -247,3 +248,20 @@ def test_statistics_of_unused_layers_stay():
     (_, (_, moved)), _ = compiled_step()(params, statistics, genotype)
     assert_trees_equal(moved.stages, statistics.stages)
     assert not np.array_equal(moved.stem.mean, statistics.stem.mean)
+
+
+def test_frozen_statistics_stay_and_normalise():
+    params, statistics = random_weights(0, FIRST_STAGE)
+    frozen = functools.partial(compiled_step(), params, frozen=True)
+    for genotype in training_genotypes():
+        (_, (logits, moved)), gradient = frozen(statistics, genotype)
+        found, kept = (
+            materialize(FIRST_STAGE, genotype, params, one)[1]
+            for one in (moved, statistics)
+        )
+        assert_trees_equal(found, kept)
+        assert any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+        # What the batch is like no longer matters; what is stored does.
+        other = jax.tree.map(lambda leaf: leaf + 0.5, statistics)
+        (_, (shifted, _)), _ = frozen(other, genotype)
+        assert np.abs(shifted - logits).max() > 1e-2

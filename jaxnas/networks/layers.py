@@ -10,7 +10,8 @@ stay below 2**24 steps.
 
 Training sees the deployed words (after Krishnamoorthi 2018, arXiv 1806.08342): the
 kernel is quantised as it will be stored, scaled by the running deviation, and the
-batch's own statistics normalise its output.
+batch's own statistics normalise its output. Towards its end they may be frozen: then
+the running statistics normalise, as they will in the deployed layer, and stay.
 """
 
 from collections.abc import Callable
@@ -79,7 +80,10 @@ class WordFormats(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """How one layer computes and stores; `*_bits` are choices that may be traced."""
+    """How one layer computes and stores; `*_bits` are choices that may be traced.
+
+    `frozen` statistics matter in training only.
+    """
 
     formats: WordFormats
     weight_bits: Choice
@@ -88,6 +92,7 @@ class Layer(NamedTuple):
     convolve: Convolve
     rectify: bool | Bool[Array, ""] = True
     train: bool = False
+    frozen: bool | Bool[Array, ""] = False
 
 
 class StoredMap(NamedTuple):
@@ -151,8 +156,9 @@ def apply_layer(
 ) -> tuple[StoredMap, LayerStatistics]:
     """Convolve, normalise, add the shortcut, rectify, store.
 
-    In training the batch's mean and variance normalise and the running statistics move;
-    otherwise the normalisation is folded into the stored kernel and bias.
+    In training the batch's mean and variance normalise and the running statistics move,
+    unless they are frozen; otherwise the normalisation is folded into the stored kernel
+    and bias.
     """
     if layer.train:
         y, statistics = _normalised_convolution(layer, params, statistics, x.values)
@@ -171,6 +177,8 @@ def _normalised_convolution(layer, params, statistics, x):
     y = layer.convolve(x, kernel) / per_channel(slope)
     mean = jnp.mean(y, axis=(0, 1, 2))
     variance = jnp.mean((y - per_channel(mean)) ** 2, axis=(0, 1, 2))
+    mean = jnp.where(layer.frozen, statistics.mean, mean)
+    variance = jnp.where(layer.frozen, statistics.variance, variance)
     scale = params.gain / jnp.sqrt(variance + VARIANCE_FLOOR)
     normalised = (y - per_channel(mean)) * per_channel(scale)
     moved = jax.tree.map(

@@ -126,6 +126,7 @@ class Context(NamedTuple):
     space: SearchSpace
     formats: WordFormats
     train: bool
+    frozen: bool | Bool[Array, ""]
 
 
 def apply(
@@ -138,14 +139,17 @@ def apply(
     scheme: Choice = 0,
     schemes: tuple[str, ...] = SCHEMES,
     train: bool = False,
+    frozen: bool | Bool[Array, ""] = False,
 ) -> tuple[Float[Array, "batch classes"], Network]:
     """Logits of the network that `genotype` stands for, and the moved statistics.
 
-    `scheme` indexes `schemes` and may be traced. Statistics move in training only.
+    `scheme` indexes `schemes` and may be traced. Statistics move in training only, and
+    not while they are `frozen`, which may be traced too.
     """
     one = _word_choices(spaces.decode(space, genotype), scheme * len(space.word_bits))
     active = extents(space, genotype)
-    context = Context(space, word_formats(space.word_bits, schemes), train)
+    formats = word_formats(space.word_bits, schemes)
+    context = Context(space, formats, train, frozen)
     x, stem_statistics = _stem(context, params, statistics, one, active, images)
     moved = []
     for index in range(len(space.stages)):
@@ -176,6 +180,7 @@ def _stem(context, params, statistics, one, active, images):
         site="stem",
         convolve=gathered_convolution,
         train=context.train,
+        frozen=context.frozen,
     )
     image = read_image(images)
     return _masked_layer(layer, params.stem, statistics.stem, active.stem, image)
@@ -192,7 +197,7 @@ def _stage(context, index, params, statistics, one, active, x):
     def body(x, slot):
         return _block(context, index, x, *slot)
 
-    slots = split_stages(context.space, _slot_choices(one))[index]
+    slots = split_stages(context.space, _slot_choices(one, context.frozen))[index]
     stage = (
         slots,
         params.stages[index],
@@ -207,22 +212,24 @@ INVERTED = 1 + spaces.INVERTED
 
 
 class SlotChoice(NamedTuple):
-    """The genes of a block that are not extents; `branch` is 0 where it is absent."""
+    """What a block depends on beside extents; `branch` is 0 where it is absent."""
 
     branch: Int[Array, "..."]
     kernel: Int[Array, "..."]
     residual: Bool[Array, "..."]
     weight_bits: Int[Array, "..."]
     activation_bits: Int[Array, "..."]
+    frozen: Bool[Array, "..."]
 
 
-def _slot_choices(one: Architecture) -> SlotChoice:
+def _slot_choices(one: Architecture, frozen) -> SlotChoice:
     return SlotChoice(
         branch=jnp.where(one.present, 1 + one.operation, 0),
         kernel=one.kernel,
         residual=one.residual,
         weight_bits=one.weight_bits,
         activation_bits=one.activation_bits,
+        frozen=jnp.broadcast_to(frozen, one.present.shape),
     )
 
 
@@ -300,6 +307,7 @@ class _BlockCall(NamedTuple):
             convolve=convolve,
             rectify=rectify,
             train=context.train,
+            frozen=choice.frozen,
         )
         parts = [getattr(t, name) for t in (self.params, self.statistics, self.active)]
         return _masked_layer(layer, *parts, x, shortcut)

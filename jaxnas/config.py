@@ -179,7 +179,8 @@ class TrainingConfig:
     flip: bool = False
     """Whether training images are mirrored at random."""
     distillation: float = 0.0
-    """Weight of the parent's answers in the labels that children learn (fraction)."""
+    """Weight of the parent's right answers in the labels that children learn
+    (fraction)."""
 
     def __post_init__(self):
         _require_positive(self, "initial_steps", "child_steps", "final_steps", "batch")

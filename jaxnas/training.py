@@ -230,7 +230,8 @@ def taught_labels(
 
     Distillation (Hinton, Vinyals and Dean, "Distilling the knowledge in a neural
     network", 2015) at temperature one: cross-entropy with `share` times the teacher's
-    probabilities and the rest true labels. Teachers see the images as they are.
+    probabilities and the rest true labels. Teachers see the images as they are, and of
+    those that they take for another class only the true labels count.
 
     Raises:
       ValueError: the share is not between 0 and 1.
@@ -239,8 +240,9 @@ def taught_labels(
         raise ValueError(f"found share={share}, expected 0 to 1")
     members, options = (weights, genotypes), (jnp.int32(scheme), images)
     answers = map_over_processes(_teacher(space, schemes, batch), members, *options)
-    true = jax.nn.one_hot(labels, space.classes)
-    return share * answers + (1 - share) * true[None]
+    true = jax.nn.one_hot(labels, space.classes)[None]
+    right = (jnp.argmax(answers, axis=2) == labels)[:, :, None]
+    return jnp.where(right, share * answers + (1 - share) * true, true)
 
 
 @functools.cache

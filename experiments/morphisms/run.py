@@ -5,7 +5,10 @@ once more as a child, as the parents of a search are after its first generations
 each there are two children: one of any mutation, and one of an approximate morphism. A
 child is trained with several numbers of steps, each a training of its own, whose rate
 falls to zero: from random weights, and from inherited ones with the search's warm-up.
-Either way has the better of two peak rates for each number of steps. Usage:
+Either way has the best of several peak rates for each number of steps. Children of
+approximate morphisms heal for longer, with the labels and with their parents' answers;
+what their architectures can reach at all, a long training from random weights tells.
+Usage:
 
     python experiments/morphisms/run.py [--groups N] [--seed N]
 """
@@ -36,9 +39,11 @@ GROUP = 8
 DRAWS = 64
 SCRATCH = {0.02: (40, 80, 160), 0.04: (40, 80, 160)}
 """Numbers of steps by peak learning rate."""
-INHERITED = {0.02: (5, 10, 20, 40, 80), 0.005: (10, 20, 40)}
-HEALING = (80, 160, 240)
+INHERITED = {0.02: (5, 10, 20, 40, 80), 0.005: (10, 20, 40), 0.04: (40, 80)}
+HEALING = {0.04: (80, 160, 320, 640)}
 """Numbers of steps after an approximate morphism."""
+WHOLE = {0.04: (1280,)}
+"""Twice as many, from random weights."""
 UNTRAINED = "inherited_0"
 SHARE = 0.5
 APPROXIMATE = (
@@ -107,11 +112,14 @@ def group_of_children(key, number: int, problem) -> dict[str, list[dict]]:
     images = problem.train_images, problem.train_labels
     taught = taught_labels(space, learned, parents, *images, SHARE, **FIXED)
     columns[UNTRAINED] = error(problem, start, children)
-    for steps in HEALING:
-        weights = train(start, children, steps)
+    for rate, steps in trainings(HEALING):
+        weights = train(start, children, steps, learning_rate=rate)
         columns[f"inherited_{steps}"] = error(problem, weights, children)
-        weights = train(start, children, steps, taught=taught)
+        weights = train(start, children, steps, learning_rate=rate, taught=taught)
         columns[f"taught_{steps}"] = error(problem, weights, children)
+    for rate, steps in trainings(WHOLE):
+        weights = train(random, children, steps, learning_rate=rate, warmup=0.0)
+        columns[f"scratch_{steps}"] = error(problem, weights, children)
     return found | {"approximate": as_rows(columns)}
 
 

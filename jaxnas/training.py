@@ -241,7 +241,7 @@ def taught_labels(
     members, options = (weights, genotypes), (jnp.int32(scheme), images)
     answers = map_over_processes(_teacher(space, schemes, batch), members, *options)
     true = jax.nn.one_hot(labels, space.classes)[None]
-    right = (jnp.argmax(answers, axis=2) == labels)[:, :, None]
+    right = (jnp.argmax(answers, axis=2) == labels[None])[:, :, None]
     return jnp.where(right, share * answers + (1 - share) * true, true)
 
 

@@ -2,8 +2,8 @@
 
 Data: scikit-learn's 1,797 grey 8x8 digits, embedded; no download.
 Command: jaxnas search configs/digits.py
-Expected on two CPU cores: five minutes, compilation included; a front of 15
-networks, the best near 98 % test accuracy with 8-bit words.
+Expected on two CPU cores: three to eight minutes, compilation included; a front of some
+16 networks, the best near 98 % test accuracy with 8-bit words.
 """
 
 import dataclasses

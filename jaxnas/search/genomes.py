@@ -206,34 +206,48 @@ def _whole(steps, dtype):
 
 
 def _vary(key, first, second, variable, crossed, rates):
+    rows = first.shape
+    crossed = crossed.reshape(-1, *[1] * (first.ndim - 1))
+    in_line = lambda one: jnp.broadcast_to(one, rows).reshape(-1)  # noqa: E731
     # Bits are a great part of the cost: none are drawn that are not used.
     real = isinstance(variable, Real)
-    noise, bytes_ = _share_and_byte(key, 3 if real else 2, first.shape)
-    crossed = crossed.reshape(-1, *[1] * (first.ndim - 1))
+    noise, bytes_ = _share_and_byte(key, 3 if real else 2, rows)
     if real:
         exchanged = crossed & (noise[2] < rates.exchange_rate)
         # What is uniform and below a rate is, divided by it, uniform once more.
-        share = noise[2] / rates.exchange_rate
+        share = in_line(noise[2] / rates.exchange_rate)
     else:
         exchanged = crossed & (bytes_[0] < rates.exchange_rate * 256)
-    # Both children of a pair at once, so that nothing is computed for each anew.
-    own, other = jnp.concatenate([first, second]), jnp.concatenate([second, first])
-    twice = lambda one: jnp.concatenate([one, one])  # noqa: E731
-    exchanged = twice(exchanged)
-    if real:
-        low, high = (b.astype(jnp.float32)[None] for b in (variable.low, variable.high))
-        floats = own.astype(jnp.float32), other.astype(jnp.float32)
-        # Half of the crossed genes also change sides: else no child would mix parents.
-        share = twice(share)
-        near, far = (jnp.where(share < 0.5, *pair) for pair in (floats[::-1], floats))
-        share = jnp.where(share < 0.5, 2 * share, 2 * share - 1)
-        other = _simulated_binary(near, far, low, high, share, rates.crossover_eta)
-    children = jnp.where(exchanged, other.astype(own.dtype), own)
-    noise = noise[:2].reshape(children.shape)
-    mutates = noise < rates.mutation_rate
-    share = jnp.where(mutates, noise / rates.mutation_rate, 0.0)
-    children = jnp.where(mutates, _mutant(children, variable, share, rates), children)
-    return _settled(children, variable) if real else children
+        share = None
+    exchanged, variable = in_line(exchanged), jax.tree.map(in_line, variable)
+
+    def child(parents):
+        own, other, noise = parents
+        if real:
+            other = _crossed(own, other, variable, share, rates)
+        child = jnp.where(exchanged, other, own)
+        mutates = noise < rates.mutation_rate
+        scaled = jnp.where(mutates, noise / rates.mutation_rate, 0.0)
+        child = jnp.where(mutates, _mutant(child, variable, scaled, rates), child)
+        return _settled(child, variable) if real else child
+
+    # One child of each pair after the other, all genes in one axis: what enters a loop
+    # lies in memory, and only a long axis of that is vectorised on a CPU.
+    pair = first.reshape(-1), second.reshape(-1)
+    own, other = jnp.stack(pair), jnp.stack(pair[::-1])
+    children = jax.lax.map(child, (own, other, noise[:2].reshape(2, -1)))
+    return children.reshape(2 * rows[0], *rows[1:])
+
+
+def _crossed(own, other, variable, share, rates):
+    """Real genes of crossed pairs, of which half also change sides: else no child would
+    mix its parents."""
+    low, high = (b.astype(jnp.float32) for b in (variable.low, variable.high))
+    floats = own.astype(jnp.float32), other.astype(jnp.float32)
+    near, far = (jnp.where(share < 0.5, *pair) for pair in (floats[::-1], floats))
+    share = jnp.where(share < 0.5, 2 * share, 2 * share - 1)
+    genes = _simulated_binary(near, far, low, high, share, rates.crossover_eta)
+    return genes.astype(own.dtype)
 
 
 def _settled(genes, variable):
@@ -243,7 +257,7 @@ def _settled(genes, variable):
     that is best in one objective by 1e-30 of its range is dominated by no other, bad as
     it is in the rest, and keeps the place of one that is good (on ZDT4, most of all).
     """
-    low, high = variable.low[None], variable.high[None]
+    low, high = variable.low, variable.high
     near = (high - low) * jnp.asarray(SETTLED, genes.dtype)
     genes = jnp.where(genes - low < near, low, genes)
     return jnp.where(high - genes < near, high, genes)
@@ -253,12 +267,12 @@ def _mutant(genes, variable, share, rates):
     """What each gene becomes if it mutates."""
     if isinstance(variable, Categorical):
         # Any other value, all equally likely.
-        count = variable.count[None]
+        count = variable.count
         others = jnp.maximum(count - 1, 1)
         steps = _whole(jnp.floor(share * others.astype(jnp.float32)), genes.dtype)
         moved = genes + (1 + jnp.minimum(steps, others - 1)) % count
         return jnp.where(moved >= count, moved - count, moved)
-    low, high = variable.low[None], variable.high[None]
+    low, high = variable.low, variable.high
     if isinstance(variable, Real):
         bounds = low.astype(jnp.float32), high.astype(jnp.float32)
         shift = _polynomial(genes.astype(jnp.float32), *bounds, share, rates)

@@ -82,10 +82,11 @@ def thin(
     # once. The distance at which each left gives the order of leaving one at a time.
     def leave(carry):
         distance, left_at, left, before, after = carry
-        leaves = left & (distance < jnp.inf)
-        for other in (*before, *after):
-            last = (distance == distance[other]) & (numbers > other)
-            leaves &= (other < 0) | (distance < distance[other]) | last
+        others = jnp.concatenate([before, after])
+        near = distance[others]
+        last = (distance == near) & (numbers > others)
+        first = jnp.all((others < 0) | (distance < near) | last, axis=0)
+        leaves = left & (distance < jnp.inf) & first
         before, after = _unlinked(before, after, leaves)
         left &= ~leaves
         left_at = jnp.where(leaves, distance, left_at)

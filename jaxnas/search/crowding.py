@@ -84,8 +84,8 @@ def thin(
         distance, left_at, left, before, after = carry
         others = jnp.concatenate([before, after])
         near = distance[others]
-        last = (distance == near) & (numbers > others)
-        first = jnp.all((others < 0) | (distance < near) | last, axis=0)
+        last = (distance[None] == near) & (numbers[None] > others)
+        first = jnp.all((others < 0) | (distance[None] < near) | last, axis=0)
         leaves = left & (distance < jnp.inf) & first
         before, after = _unlinked(before, after, leaves)
         left &= ~leaves

@@ -4,12 +4,63 @@ Mathematics: Deb, Pratap, Agarwal and Meyarivan, "A fast and elitist multiobject
 genetic algorithm: NSGA-II" (2002), section III-B. Masks and rows as in `pareto`.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 from .ordering import ascending, sortable
 from .pareto import given
+
+
+class Neighbours(NamedTuple):
+    """Who lies next to each row in its own front, along every objective."""
+
+    # The row before along every objective, then the row after along each; -1 for none.
+    links: Int32[Array, "sides rows"]
+    values: Float[Array, "objectives rows"]
+    # The range of each row's front.
+    spread: Float[Array, "objectives rows"]
+    # Rows that have a front; the others are nobody's neighbours.
+    counted: Bool[Array, " rows"]
+
+
+def neighbours(
+    fitness: Float[Array, "rows objectives"],
+    mask: Bool[Array, " rows"] | None = None,
+    ranks: Int32[Array, " rows"] | None = None,
+) -> Neighbours:
+    """The neighbours of all rows, each in its front; ties are ordered by row number.
+
+    Without `ranks` all rows are one front. Rows that are masked out or have an
+    objective that is not finite have no front.
+    """
+    counted = given(mask, fitness) & jnp.all(jnp.isfinite(fitness), axis=1)
+    rows = counted.size
+    ranks = jnp.zeros(rows, jnp.int32) if ranks is None else ranks
+    fronts = jnp.where(counted, ranks, rows + 1)
+    front_bits = (rows + 1).bit_length()
+    numbers = jnp.arange(rows, dtype=jnp.int32)
+
+    # Sorted by front and value, a front is a run.
+    def along(values):
+        order = ascending(sortable(values))
+        order = ascending(fronts.astype(jnp.uint32), front_bits, after=order)
+        place = jnp.zeros_like(numbers).at[order].set(numbers)
+
+        def beside(place):
+            row = order[jnp.clip(place, 0, rows - 1)]
+            same = (place >= 0) & (place < rows) & (fronts[row] == fronts)
+            return jnp.where(same, row, -1)
+
+        least = jnp.full(rows + 2, jnp.inf).at[fronts].min(values)[fronts]
+        most = jnp.full(rows + 2, -jnp.inf).at[fronts].max(values)[fronts]
+        return beside(place - 1), beside(place + 1), most - least
+
+    values = jnp.where(counted[:, None], fitness, 0.0).T
+    before, after, spread = jax.vmap(along)(values)
+    return Neighbours(jnp.concatenate([before, after]), values, spread, counted)
 
 
 def crowding_distance(
@@ -25,30 +76,16 @@ def crowding_distance(
     number. Without `ranks` all rows are one front. Zero for rows that are masked out or
     have an objective that is not finite: these are nobody's neighbours.
     """
-    counted = given(mask, fitness) & jnp.all(jnp.isfinite(fitness), axis=1)
-    rows = counted.size
-    ranks = jnp.zeros(rows, jnp.int32) if ranks is None else ranks
-    fronts = jnp.where(counted, ranks, rows + 1)
-    front_bits = (rows + 1).bit_length()
-    numbers = jnp.arange(rows, dtype=jnp.int32)
+    return distances(neighbours(fitness, mask, ranks))
 
-    # Sorted by front and value, a front is a run whose ends hold its extremes.
-    def along(objective):
-        row = ascending(sortable(objective))
-        row = ascending(fronts.astype(jnp.uint32), front_bits, after=row)
-        front, value = fronts[row], objective[row]
-        change = front[1:] != front[:-1]
-        first, last = jnp.append(True, change), jnp.append(change, True)
-        start = jax.lax.cummax(jnp.where(first, numbers, 0))
-        end = jax.lax.cummin(jnp.where(last, numbers, rows), reverse=True)
-        spread = value[end] - value[start]
-        gap = jnp.roll(value, -1) - jnp.roll(value, 1)
-        share = jnp.where(spread > 0, gap / spread, 0.0)
-        distance = jnp.where(first | last, jnp.inf, share)
-        return jnp.zeros_like(objective).at[row].set(distance)
 
-    finite = jnp.where(counted[:, None], fitness, 0.0)
-    return jnp.where(counted, jnp.sum(jax.vmap(along, 1)(finite), axis=0), 0.0)
+def distances(near: Neighbours) -> Float[Array, " rows"]:
+    """As `crowding_distance`, of rows whose neighbours are known."""
+    before, after = jnp.split(near.links, 2)
+    gap = _each(near.values, after) - _each(near.values, before)
+    shares = jnp.where(near.spread > 0, gap / near.spread, 0.0)
+    shares = jnp.where((before < 0) | (after < 0), jnp.inf, shares)
+    return jnp.where(near.counted, jnp.sum(shares, axis=0), 0.0)
 
 
 def thin(
@@ -64,33 +101,36 @@ def thin(
     `size >= 2 * objectives` keeps the best of every objective.
     """
     mask = given(mask, fitness)
-    counted = mask & jnp.all(jnp.isfinite(fitness), axis=1)
-    values = jnp.where(counted[:, None], fitness, 0.0).T
-    before, after, spread = jax.vmap(_linked, (0, None))(values, counted)
+    return thinned(neighbours(fitness, mask), size, mask)
+
+
+def thinned(
+    near: Neighbours, size: int | Int32[Array, ""], mask: Bool[Array, " rows"]
+) -> Bool[Array, " rows"]:
+    """As `thin`, of rows whose neighbours are known; the mask is one whole front.
+
+    Search algorithms that need the crowding too thus sort the objectives once.
+    """
     numbers = jnp.arange(mask.size, dtype=jnp.int32)
     surplus = jnp.sum(mask) - size
-
-    def distances(left, before, after):
-        gap = _at(values, after) - _at(values, before)
-        shares = jnp.where(spread[:, None] > 0, gap / spread[:, None], 0.0)
-        shares = jnp.where((before < 0) | (after < 0), jnp.inf, shares)
-        return jnp.where(left, jnp.sum(shares, axis=0), jnp.inf)
+    counted = mask & near.counted
 
     # A row that leaves changes the distances of its neighbours alone, and none falls.
     # Whoever is more crowded than all its neighbours thus leaves before them, at its
     # present distance; in what order such rows leave does not matter, and all leave at
     # once. The distance at which each left gives the order of leaving one at a time.
     def leave(carry):
-        distance, left_at, left, before, after = carry
-        others = jnp.concatenate([before, after])
-        near = distance[others]
-        last = (distance[None] == near) & (numbers[None] > others)
-        first = jnp.all((others < 0) | (distance[None] < near) | last, axis=0)
-        leaves = left & (distance < jnp.inf) & first
-        before, after = _unlinked(before, after, leaves)
-        left &= ~leaves
+        distance, left_at, links = carry
+        other = distance[links]
+        last = (distance[None] == other) & (numbers[None] > links)
+        first = (links < 0) | (distance[None] < other) | last
+        leaves = (distance < jnp.inf) & jnp.all(first, axis=0)
+        # No two of those that leave are neighbours.
+        links = jnp.where((links >= 0) & leaves[links], _each(links, links), links)
         left_at = jnp.where(leaves, distance, left_at)
-        return distances(left, before, after), left_at, left, before, after
+        remain = counted & (left_at == jnp.inf)
+        distance = jnp.where(remain, distances(near._replace(links=links)), jnp.inf)
+        return distance, left_at, links
 
     # No row can still leave at less than the least distance.
     def wanting(carry):
@@ -98,7 +138,8 @@ def thin(
         return (jnp.sum(mask & (carry[1] < least)) < surplus) & (least < jnp.inf)
 
     left_at = jnp.where(mask & ~counted, 0.0, jnp.inf)
-    carry = distances(counted, before, after), left_at, counted, before, after
+    distance = jnp.where(counted, distances(near), jnp.inf)
+    carry = distance, left_at, near.links
     left_at = jax.lax.while_loop(wanting, leave, carry)[1]
     out = jnp.where(mask, left_at, -1.0)[::-1]
     order = mask.size - 1 - ascending(sortable(out))
@@ -106,31 +147,5 @@ def thin(
     return mask & (place >= surplus + jnp.sum(~mask))
 
 
-def _linked(values, counted):
-    """The neighbours of each row along one objective, -1 for none, and its range."""
-    rows = counted.size
-    order = ascending(sortable(jnp.where(counted, values, jnp.inf)))
-    places = jnp.arange(rows, dtype=jnp.int32)
-    last = jnp.sum(counted) - 1
-    before = jnp.where(places > 0, jnp.roll(order, 1), -1)
-    after = jnp.where(places < last, jnp.roll(order, -1), -1)
-    empty = jnp.full(rows, -1, jnp.int32)
-    spread = values[order[jnp.maximum(last, 0)]] - values[order[0]]
-    return empty.at[order].set(before), empty.at[order].set(after), spread
-
-
-def _unlinked(before, after, leaves):
-    """The neighbours once some rows have left of which no two were neighbours."""
-    rows = leaves.size
-
-    def along(before, after):
-        behind, ahead = (jnp.where(leaves, one, rows) for one in (after, before))
-        return (
-            before.at[behind].set(before, mode="drop"),
-            after.at[ahead].set(after, mode="drop"),
-        )
-
-    return jax.vmap(along)(before, after)
-
-
-_at = jax.vmap(lambda values, rows: values[rows])
+_each = jax.vmap(lambda values, rows: values[rows])
+"""Values at row numbers, both with a leading axis."""

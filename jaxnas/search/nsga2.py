@@ -9,7 +9,7 @@ optimization problems" (2006).
 import jax
 import jax.numpy as jnp
 
-from .crowding import crowding_distance, thin
+from .crowding import distances, neighbours, thinned
 from .generations import GenerationalAlgorithm
 from .genomes import Real, sample
 from .matings import entrants, mixes_values, paired
@@ -68,12 +68,13 @@ class Nsga2(GenerationalAlgorithm):
         size = self.population_size
         rank = front_ranks(fitness, mask, limits, enough=size)
         ranked = mask & (rank < mask.size)
-        crowding = crowding_distance(fitness, ranked, rank)
+        near = neighbours(fitness, ranked, rank)
+        crowding = distances(near)
         kept = ranked
         if self.thinning:
             last = ranked & (rank == jnp.max(rank, initial=0, where=ranked))
             sure = ranked & ~last
-            kept = sure | thin(fitness, size - jnp.sum(sure), last)
+            kept = sure | thinned(near, size - jnp.sum(sure), last)
         # By front and then by crowding; who does not remain comes last.
         front = jnp.where(kept, rank, mask.size).astype(jnp.uint32)
         rows = ascending(sortable(-crowding))

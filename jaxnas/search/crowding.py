@@ -54,13 +54,13 @@ def neighbours(
             same = (place >= 0) & (place < rows) & (fronts[row] == fronts)
             return jnp.where(same, row, -1)
 
-        least = jnp.full(rows + 2, jnp.inf).at[fronts].min(values)[fronts]
-        most = jnp.full(rows + 2, -jnp.inf).at[fronts].max(values)[fronts]
-        return beside(place - 1), beside(place + 1), most - least
+        return beside(place - 1), beside(place + 1)
 
-    values = jnp.where(counted[:, None], fitness, 0.0).T
-    before, after, spread = jax.vmap(along)(values)
-    return Neighbours(jnp.concatenate([before, after]), values, spread, counted)
+    finite = jnp.where(counted[:, None], fitness, 0.0)
+    links = jnp.concatenate(jax.vmap(along)(finite.T))
+    none = jnp.full((rows + 2, finite.shape[1]), jnp.inf)
+    least, most = none.at[fronts].min(finite), (-none).at[fronts].max(finite)
+    return Neighbours(links, finite.T, (most - least)[fronts].T, counted)
 
 
 def crowding_distance(
@@ -144,7 +144,8 @@ def thinned(
     out = jnp.where(mask, left_at, -1.0)[::-1]
     order = mask.size - 1 - ascending(sortable(out))
     place = jnp.zeros_like(numbers).at[order].set(numbers)
-    return mask & (place >= surplus + jnp.sum(~mask))
+    # Rows outside the mask come first.
+    return mask & (place >= mask.size - size)
 
 
 _each = jax.vmap(lambda values, rows: values[rows])

@@ -13,9 +13,9 @@ import torch
 from evomo.algorithms import NSGA2
 from evox.core import Problem
 from evox.workflows import StdWorkflow
-from timing import best, spent
+from timing import TURNS, best, spent
 
-GENES, TURNS = 30, 3
+GENES = 30
 
 
 class Zdt1(Problem):

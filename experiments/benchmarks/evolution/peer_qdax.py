@@ -20,9 +20,9 @@ from qdax.core.emitters.mutation_operators import (
     polynomial_mutation,
 )
 from qdax.core.emitters.standard_emitters import MixingEmitter
-from timing import best, spent
+from timing import TURNS, best, spent
 
-GENES, TURNS = 30, 3
+GENES = 30
 
 
 def main():

@@ -32,7 +32,7 @@ from pymoo.operators.mutation.pm import PM
 from pymoo.operators.sampling.rnd import BinaryRandomSampling
 from pymoo.optimize import minimize
 from pymoo.problems import get_problem
-from timing import best, spent
+from timing import TURNS, best, spent
 
 from jaxnas.search import Nsga2, Real, cheap_search
 
@@ -40,7 +40,7 @@ HERE = Path(__file__).parent
 POPULATION = 100
 # Generations timed per population; QDax compiles for a minute at 1000 already.
 OTHERS = {
-    "qdax": {100: 200, 1000: 10},
+    "qdax": {100: 1000, 1000: 10},
     "evomo": {100: 200, 1000: 10, 4000: 2},
 }
 
@@ -217,11 +217,11 @@ def times(arguments):
     assert problem.evaluate is zdt1
     rows = []
     for size in arguments.populations:
-        generations = {100: 200, 1000: 40}.get(size, 8)
+        generations = {100: 1000, 1000: 40}.get(size, 8)
         ours, compiling = our_time(problem, size, generations)
         turns = [
             (ours(), peer_time(problem, size, max(generations // 4, 2)))
-            for _ in range(3)
+            for _ in range(TURNS)
         ]
         own, peer = (best(each) for each in zip(*turns, strict=True))
         rows.append(

@@ -27,6 +27,13 @@ def test_crowding_does_not_depend_on_units():
     np.testing.assert_array_equal(measure(fitness, mask), scaled)
 
 
+def test_distances_of_the_greatest_floats_are_finite():
+    # The range of either objective is beyond float32.
+    front = np.float32([[-1, 1], [0, 0.5], [0.5, 0], [1, -1]]) * np.float32(3e38)
+    distance = jax.jit(crowding_distance)(front)
+    np.testing.assert_allclose(distance, [np.inf, 1.25, 1.25, np.inf], rtol=1e-6)
+
+
 def test_of_two_close_rows_one_stays():
     # Rows 2 and 3 crowd each other: removing both would open the widest gap.
     front = jnp.array([[0, 9], [3, 6], [5, 4.1], [5.1, 4], [9, 0.0]])

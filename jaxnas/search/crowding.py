@@ -19,8 +19,9 @@ class Neighbours(NamedTuple):
 
     # The row before along every objective, then the row after along each; -1 for none.
     links: Int32[Array, "sides rows"]
+    # Halves of the objectives.
     values: Float[Array, "objectives rows"]
-    # The range of each row's front.
+    # The range of these over each row's front.
     spread: Float[Array, "objectives rows"]
     # Rows that have a front; the others are nobody's neighbours.
     counted: Bool[Array, " rows"]
@@ -56,9 +57,10 @@ def neighbours(
 
         return beside(place - 1), beside(place + 1)
 
-    finite = jnp.where(counted[:, None], fitness, 0.0)
+    # Halves, so that no difference of two is infinite.
+    finite = jnp.where(counted[:, None], fitness * 0.5, 0.0)
     links = jnp.concatenate(jax.vmap(along)(finite.T))
-    none = jnp.full((rows + 2, finite.shape[1]), jnp.inf)
+    none = jnp.full((rows + 2, finite.shape[1]), jnp.inf, finite.dtype)
     least, most = none.at[fronts].min(finite), (-none).at[fronts].max(finite)
     return Neighbours(links, finite.T, (most - least)[fronts].T, counted)
 

@@ -122,7 +122,8 @@ def _numbered(values, order):
     """Dense ranks of values of which a rising order is known."""
     ordered = values[order]
     steps = jnp.append(False, ordered[1:] != ordered[:-1])
-    return jnp.zeros(values.size, jnp.int32).at[order].set(jnp.cumsum(steps))
+    numbers = jnp.cumsum(steps, dtype=jnp.int32)
+    return jnp.zeros(values.size, jnp.int32).at[order].set(numbers)
 
 
 def _patience(values, mask):

@@ -44,7 +44,7 @@ def problems() -> list[Problem]:
         Problem("zdt6", zdt6, unit, 10, 2, two, 200),
         Problem("dtlz1", dtlz1, unit, 7, 3, (0.55, 0.55, 0.55), 250),
         Problem("dtlz2", dtlz2, unit, 12, 3, three, 100),
-        Problem("dtlz3", dtlz3, unit, 12, 3, three, 300),
+        Problem("dtlz3", dtlz3, unit, 12, 3, three, 1000),
         Problem("dtlz7", dtlz7, unit, 22, 3, (1.1, 1.1, 6.6), 150),
         Problem("wfg4", wfg4, Real(np.zeros(11), scales), 11, 3, (2.2, 4.4, 6.6), 100),
         Problem("knapsack", knapsack, Categorical(2), ITEMS, 2, (0.0, 0.0), 150, 2),
@@ -81,7 +81,7 @@ def zdt6(x):
 
 
 def dtlz1(x):
-    g = 100 * (x.shape[1] - 2 + _ripples(x[:, 2:]))
+    g = 100 * _ripples(x[:, 2:])
     one, two = x[:, 0], x[:, 1]
     shares = [one * two, one * (1 - two), 1 - one]
     return jnp.stack([0.5 * (1 + g) * share for share in shares], axis=1)
@@ -92,7 +92,7 @@ def dtlz2(x):
 
 
 def dtlz3(x):
-    return _sphere(x, 100 * (x.shape[1] - 2 + _ripples(x[:, 2:])))
+    return _sphere(x, 100 * _ripples(x[:, 2:]))
 
 
 def dtlz7(x):
@@ -137,10 +137,21 @@ def items():
 
 
 def _ripples(rest):
-    return jnp.sum((rest - 0.5) ** 2 - jnp.cos(20 * PI * (rest - 0.5)), axis=1)
+    # 1 - cos(t) as 2 sin(t / 2) ** 2, which float32 does not round below zero.
+    away = rest - 0.5
+    return jnp.sum(away**2 + 2 * jnp.sin(10 * PI * away) ** 2, axis=1)
 
 
 def _sphere(x, g):
-    a, b = x[:, 0] * PI / 2, x[:, 1] * PI / 2
-    shape = [jnp.cos(a) * jnp.cos(b), jnp.cos(a) * jnp.sin(b), jnp.sin(a)]
+    (sin_a, cos_a), (sin_b, cos_b) = _quarter(x[:, 0]), _quarter(x[:, 1])
+    shape = [cos_a * cos_b, cos_a * sin_b, sin_a]
     return jnp.stack([(1 + g) * h for h in shape], axis=1)
+
+
+def _quarter(share):
+    """Sine and cosine of a share of a quarter turn.
+
+    In float32 the cosine of half of pi is below zero, so that its product with `1 + g`
+    would be the less the greater `g` is. This one is exactly zero.
+    """
+    return jnp.sin(share * (PI / 2)), jnp.sin((1 - share) * (PI / 2))

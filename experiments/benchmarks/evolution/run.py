@@ -14,6 +14,7 @@ QDax and EvoMO are timed by interpreters of environments of their own (see `peer
 
 import argparse
 import json
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -92,7 +93,12 @@ def quality(arguments):
         print(problem.name, row, flush=True)
         volumes = {name: np.round(each, 6).tolist() for name, each in volumes.items()}
         found[problem.name] = row | {"volumes": volumes}
-        path.write_text(json.dumps(found, indent=2) + "\n")
+        path.write_text(lists_in_line(json.dumps(found, indent=2)) + "\n")
+
+
+def lists_in_line(text):
+    in_line = lambda found: f"[{' '.join(found[1].split())}]"  # noqa: E731
+    return re.sub(r"\[([^][]*)\]", in_line, text)
 
 
 def compared(ours, theirs):

@@ -201,10 +201,14 @@ def peer_algorithm(problem, population=POPULATION):
             crossover=UX(prob=0.9),
             mutation=BitflipMutation(prob=1.0, prob_var=1 / problem.genes),
         )
+    return peer_operators(problem.genes, population)
+
+
+def peer_operators(genes, population=POPULATION):
     return NSGA2(
         pop_size=population,
         crossover=SBX(prob=0.9, eta=15),
-        mutation=PM(prob=1.0, prob_var=1 / problem.genes, eta=20),
+        mutation=PM(prob=1.0, prob_var=1 / genes, eta=20),
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pareto_oracles import ROWS, TRIALS, batched, neighbour_gaps, peeled, random_sets
 
-from jaxnas.search.crowding import crowding_distance, thin
+from jaxnas.search.crowding import crowding_distance, neighbours, thin, thinned
 
 
 @pytest.mark.parametrize("objectives", [1, 2, 3, 6])
@@ -56,6 +56,21 @@ def test_thinning_removes_the_last_of_the_most_crowded():
             distance = distances(fitness[trial], keep)
             keep[max(np.flatnonzero(keep), key=lambda row: (-distance[row], row))] = 0
         np.testing.assert_array_equal(actual[trial], keep)
+
+
+def test_a_front_is_thinned_alike_among_others_and_alone():
+    fitness, mask = random_sets(3, levels=50)
+    ranks = np.array([peeled(f, m) for f, m in zip(fitness, mask, strict=True)])
+    sizes = np.arange(TRIALS, dtype=np.int32) % 5
+    second = mask & (ranks == 1)
+
+    def among_others(fitness, mask, ranks, size, front):
+        return thinned(neighbours(fitness, mask, ranks), size, front)
+
+    found = batched(among_others)(fitness, mask, ranks.astype(np.int32), sizes, second)
+    np.testing.assert_array_equal(found, batched(thin)(fitness, sizes, second))
+    assert (found.sum(axis=1) == np.minimum(sizes, second.sum(axis=1))).all()
+    assert (found.sum(axis=1) < second.sum(axis=1)).sum() > TRIALS / 4
 
 
 def test_thinning_keeps_the_best_of_every_objective():

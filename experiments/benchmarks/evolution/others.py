@@ -17,9 +17,8 @@ import jax
 import jax.numpy as jnp
 import moocore
 import numpy as np
-from pymoo.optimize import minimize
 from pymoo.problems import get_problem
-from run import POPULATION, compared, lists_in_line, peer_operators
+from run import POPULATION, compared, lists_in_line, peer_front, peer_operators
 
 from jaxnas.search import Nsga2, Real
 
@@ -54,12 +53,11 @@ def main():
     found = {}
     for name, options in PROBLEMS.items():
         problem = get_problem(name, **options)
+        seeds, generations = range(arguments.seeds), arguments.generations
+        peer = peer_operators(problem.n_var)
         fronts = {
-            method.__name__: [
-                method(problem, seed, arguments.generations)
-                for seed in range(arguments.seeds)
-            ]
-            for method in (jaxnas, pymoo)
+            "jaxnas": [our_front(problem, generations, seed) for seed in seeds],
+            "pymoo": [peer_front(problem, peer, generations, seed) for seed in seeds],
         }
         volumes = {method: scored(each, fronts) for method, each in fronts.items()}
         row = compared(volumes["jaxnas"], volumes["pymoo"])
@@ -71,7 +69,7 @@ def main():
     RESULTS.write_text(lists_in_line(json.dumps(record, indent=2)) + "\n")
 
 
-def jaxnas(problem, seed, generations):
+def our_front(problem, generations, seed):
     """The objectives of the last feasible population, `[rows, objectives]`."""
     low, high = (np.broadcast_to(b, problem.n_var) for b in (problem.xl, problem.xu))
     bounds = (jnp.asarray(bound, jnp.float32) for bound in (low, high))
@@ -93,13 +91,6 @@ def jaxnas(problem, seed, generations):
         state, _ = algorithm.tell(telling, children, fitness, state, params)
     feasible = np.asarray(state.mask & (state.violation <= 0))
     return np.asarray(evaluated(problem, state.population))[feasible, : problem.n_obj]
-
-
-def pymoo(problem, seed, generations):
-    """As `jaxnas`."""
-    algorithm = peer_operators(problem.n_var)
-    found = minimize(problem, algorithm, ("n_gen", generations + 1), seed=seed).pop
-    return found.get("F")[found.get("FEAS").reshape(-1)]
 
 
 def evaluated(problem, genomes):

@@ -76,8 +76,9 @@ def quality(arguments):
         known = found.get(problem.name, {})
         same = known.get("evaluations") == evaluations
         theirs = known["volumes"]["pymoo"] if same else []
+        algorithm, generations = peer_algorithm(problem), problem.generations
         theirs += [
-            volume(problem, peer_front(problem, peer, seed))
+            volume(problem, peer_front(peer, algorithm, generations, seed))
             for seed in range(len(theirs), arguments.seeds)
         ]
         row = {
@@ -212,10 +213,10 @@ def peer_operators(genes, population=POPULATION):
     )
 
 
-def peer_front(problem, peer, seed):
-    algorithm = peer_algorithm(problem)
+def peer_front(peer, algorithm, generations, seed):
+    """The objectives of the last feasible population, `[rows, objectives]`."""
     # pymoo counts the first population as a generation.
-    found = minimize(peer, algorithm, ("n_gen", problem.generations + 1), seed=seed)
+    found = minimize(peer, algorithm, ("n_gen", generations + 1), seed=seed)
     population = found.pop
     feasible = population.get("FEAS").reshape(-1)
     return population.get("F")[feasible]
